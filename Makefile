@@ -1,0 +1,67 @@
+# Everything happens in the checkout: a virtualenv for each Python version, and pip's cache.
+#
+#   make demo                        the main job, on real services started on this machine
+#   make test                        the checks and the tests (ARGS="-k nursery" picks some)
+#   make check                       ruff and mypy
+#   make bench                       beside the published package (CASES="a b" ROUNDS=5 OUTPUT=dir)
+#   make clean                       removes what the others made
+#   make test PYTHON=python3.13      any of them, on another Python
+
+PYTHON ?= python3
+ARGS ?=
+CASES ?=
+ROUNDS ?= 5
+OUTPUT ?=
+
+ifneq ($(MAKECMDGOALS),clean)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(VERSION),)
+$(error $(PYTHON) does not run; name a Python of version 3.10 or later: make PYTHON=python3.12)
+endif
+endif
+
+VENV := .venv-$(VERSION)
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --quiet --disable-pip-version-check
+
+export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: demo test check bench clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/for-demo
+	@$(RUN) -m seamless_remote.demo
+
+test: check
+	$(RUN) -m pytest -n 2 $(ARGS)
+
+check: $(VENV)/for-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy --strict seamless_remote
+
+bench:
+	@$(PYTHON) -m benchmarks --rounds $(ROUNDS) $(if $(OUTPUT),--output $(OUTPUT)) $(CASES)
+
+clean:
+	rm -rf .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A changed pyproject.toml makes the virtualenv anew, so that nothing in it is left from before.
+$(VENV)/made: pyproject.toml
+	@echo "Making $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/for-demo: $(VENV)/made
+	@echo "Installing what the demo needs into $(VENV)"
+	@$(PIP) install --editable '.[services,daskserver]'
+	@touch $@
+
+$(VENV)/for-test: $(VENV)/made
+	@echo "Installing what the tests need into $(VENV)"
+	@$(PIP) install --editable '.[dev,daskserver]'
+	@touch $@
