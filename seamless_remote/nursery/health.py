@@ -1,0 +1,64 @@
+"""The health of a service, judged from pings and real traffic."""
+
+from __future__ import annotations
+
+import enum
+import logging
+
+logger = logging.getLogger(__name__)
+
+FAILURES_UNTIL_DOWN = 3
+
+
+class Health(str, enum.Enum):
+    """How a service is: `degraded` after a failure, `down` after several in a row."""
+
+    UNKNOWN = "unknown"
+    UP = "up"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+
+def judge(failures_in_a_row: int) -> Health:
+    """The health after so many failures in a row (0: the last request succeeded)."""
+    if failures_in_a_row == 0:
+        return Health.UP
+    return Health.DEGRADED if failures_in_a_row < FAILURES_UNTIL_DOWN else Health.DOWN
+
+
+class HealthRecord:
+    """The health of one client's service; a change is logged once, in one line."""
+
+    __slots__ = ("_failures", "last_round_trip", "name", "state")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.state = Health.UNKNOWN
+        self.last_round_trip: float | None = None
+        self._failures = 0
+
+    def success(self, round_trip: float) -> None:
+        """The service answered, `round_trip` seconds after it was asked."""
+        self.last_round_trip = round_trip
+        self._failures = 0
+        if self.state is not Health.UP:
+            self._change(Health.UP, f"answered in {round_trip * 1000:.1f} ms")
+
+    def failure(self, reason: object) -> None:
+        """The service could not be reached, or broke off."""
+        self._failures += 1
+        health = judge(self._failures)
+        if health is not self.state:
+            self._change(health, str(reason))
+
+    def mark_down(self, reason: str) -> None:
+        """The service is given up for now, whatever its last answer was."""
+        self._failures = FAILURES_UNTIL_DOWN
+        if self.state is not Health.DOWN:
+            self._change(Health.DOWN, reason)
+
+    def _change(self, health: Health, reason: str) -> None:
+        worse = health in (Health.DEGRADED, Health.DOWN)
+        level = logging.WARNING if worse else logging.INFO
+        logger.log(level, "%s: %s -> %s (%s)", self.name, self.state.value, health.value, reason)
+        self.state = health

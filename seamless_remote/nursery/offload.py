@@ -1,0 +1,32 @@
+"""Work that would hold an event loop up (hashing, decompressing, files), done in worker threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import anyio.to_thread
+
+from .loops import inside_trio_task, running_loop
+
+T = TypeVar("T")
+
+OFFLOAD_BYTES = 256 * 1024
+"""From this many bytes on, hashing or copying goes to a worker thread."""
+
+
+async def offload(work: Callable[..., T], *args: Any) -> T:
+    """Run `work(*args)` in a worker thread of the running loop; a cancellation waits for it to end.
+
+    While the interpreter ends, when no thread can be started any more, it is run right here.
+    """
+    here = running_loop()
+    if inside_trio_task(here):
+        return await here.run_in_executor(None, work, *args)  # type: ignore[no-any-return]
+    try:
+        return await anyio.to_thread.run_sync(work, *args)
+    except RuntimeError:
+        if threading.main_thread().is_alive():
+            raise
+        return work(*args)
