@@ -1,0 +1,215 @@
+"""The client's side of HTTP/1.1 answers, as a function of bytes: no sockets, no clocks."""
+
+from __future__ import annotations
+
+import httptools
+
+from seamless_remote.errors import ProtocolError
+
+MAX_HEAD = 65536
+MAX_INTERIM = 16
+# Bodies up to this size are parsed to their end; of longer ones the parser sees only the head.
+SMALL_BODY = 65536
+_SURPLUS = "bytes that nobody asked for came after it"
+
+
+class AnswerParser:
+    """Reads one answer after another; `expect` starts the next one.
+
+    `begun` turns true with the first byte, `continued` with a 100, `head_complete` and `complete`
+    with the end of the head and of the body. Any fault is a ProtocolError, and is final.
+    """
+
+    __slots__ = (
+        "_fault",
+        "_head_size",
+        "_interim",
+        "_is_head",
+        "_parser",
+        "_pieces",
+        "_remaining",
+        "_until_end",
+        "begun",
+        "complete",
+        "continued",
+        "head_complete",
+        "headers",
+        "keep_alive",
+        "length",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self._parser: httptools.HttpResponseParser | None = None
+        self._pieces: list[bytes] = []
+        self._is_head = False
+        self.expect("GET")
+
+    def expect(self, method: str) -> None:
+        """Start over for the answer to a request of that method."""
+        self._fault: str | None = None
+        self._head_size = 0
+        self._interim = 0
+        if self._is_head:
+            # It waits for a body that HEAD does not have.
+            self._parser = None
+        self._is_head = method == "HEAD"
+        # The bytes of the body still to come, once the parser is left out of it.
+        self._remaining: int | None = None
+        self._until_end = False
+        self.begun = False
+        self.continued = False
+        self.head_complete = False
+        self.complete = False
+        self.keep_alive = False
+        self.status = 0
+        self.length: int | None = None
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def discard(self) -> None:
+        """Let go of the parser, which refers back to this object."""
+        self._parser = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the answer can be handed on: all of it when it is small, else its head."""
+        return self.complete or (
+            self.head_complete and (self.length is None or self.length > SMALL_BODY)
+        )
+
+    def take(self) -> bytes:
+        """The bytes of the body that have come since the last call."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        self._pieces = []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def feed(self, data: bytes) -> None:
+        """Take in received bytes."""
+        if self._remaining is not None:
+            self._body(data)
+        elif self._until_end:
+            self._pieces.append(data)
+        else:
+            self._parse(data)
+
+    def end(self) -> None:
+        """Take in the end of the stream: ProtocolError unless the answer is complete with it."""
+        if self._until_end:
+            self.complete = True
+        if not self.complete:
+            where = "its body" if self.head_complete else "its head"
+            raise ProtocolError(f"the server closed the connection before the end of {where}")
+
+    def _body(self, data: bytes) -> None:
+        assert self._remaining is not None
+        self._remaining -= len(data)
+        if self._remaining < 0:
+            raise ProtocolError("the answer's body is longer than announced")
+        self._pieces.append(data)
+        self.complete = self._remaining == 0
+
+    def _parse(self, data: bytes) -> None:
+        if not self.begun:
+            self.begun = True
+            if not data.startswith(b"H"):
+                raise ProtocolError(f"this is no HTTP answer: {data[:40]!r}")
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpResponseParser(self)
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fault = "the server switched to another protocol, unasked"
+        except httptools.HttpParserError as exc:
+            self._fault = self._fault or (_SURPLUS if self.complete else str(exc))
+        if self._fault is not None:
+            raise ProtocolError(f"malformed answer: {self._fault}")
+        if not self.head_complete:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD:
+                raise ProtocolError(f"the answer's head is longer than {MAX_HEAD} bytes")
+        elif not self.complete:
+            self._bypass()
+
+    def _bypass(self) -> None:
+        """Leave the parser out of a long body that needs none: its bytes go on uncopied."""
+        if self._until_end:
+            self._parser = None
+        elif self.length is not None and self.length > SMALL_BODY:
+            self._remaining = self.length - sum(map(len, self._pieces))
+            self._parser = None
+
+    # What follows is called by httptools. An exception would lose its type there: hence `_fault`.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._fault = _SURPLUS
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_complete:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        assert parser is not None
+        if self.complete:
+            return
+        self.status = status = parser.get_status_code()
+        if status < 200:
+            self._interim_head(status)
+            return
+        version = parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._fault = f"HTTP/{version} is not spoken here"
+        self.head_complete = True
+        self._read_framing(parser.should_keep_alive() and version == "1.1")
+
+    def _interim_head(self, status: int) -> None:
+        self._interim += 1
+        self.headers = []
+        if status == 100:
+            self.continued = True
+        if status == 101:
+            self._fault = "the server switched to another protocol, unasked"
+        elif status < 100 or self._interim > MAX_INTERIM:
+            self._fault = "interim answers without end"
+
+    def _read_framing(self, keep_alive: bool) -> None:
+        coded = False
+        closing = False
+        for name, value in self.headers:
+            key = name.lower()
+            if key == b"content-length":
+                self.length = int(value)
+            elif key == b"transfer-encoding":
+                coded = True
+                chunked = value.lower().rstrip().endswith(b"chunked")
+                self._until_end = not chunked
+            elif key == b"connection":
+                closing = closing or b"close" in value.lower()
+        self.keep_alive = keep_alive
+        if self._is_head:
+            # The parser takes a missing length for a body until the end of the stream.
+            self.keep_alive = not closing and self._parser_version() == "1.1"
+            self._until_end = False
+            self.complete = True
+        elif self.status in (204, 304):
+            self._until_end = False
+        elif not coded and self.length is None:
+            self._until_end = True
+
+    def _parser_version(self) -> str:
+        assert self._parser is not None
+        return self._parser.get_http_version()
+
+    def on_body(self, data: bytes) -> None:
+        if self._is_head:
+            self._fault = _SURPLUS
+        else:
+            self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.head_complete:
+            self.complete = True
