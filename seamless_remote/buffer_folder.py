@@ -1,0 +1,196 @@
+"""A folder of buffers, as the hashserver lays it out: found, read and measured without a server.
+
+A buffer with checksum `abcd...` is the file `ab/abcd...` or `abcd...`, or its compressed form with
+`.zst` or `.gz` at the end; `abcd....BUFFERLENGTH` holds the plain length where no plain file is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from .errors import WrongBytesError
+from .intake import BATCH_BYTES, Intake, Nowhere, Target
+from .nursery.offload import OFFLOAD_BYTES, offload
+from .transport.decoding import suffix_encoding
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = ("", *suffix_encoding)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An open file that should hold a buffer: its path, its size in bytes, and its form."""
+
+    file: BinaryIO
+    path: str
+    size: int
+    encoding: str | None
+
+
+class BufferFolder:
+    """A folder of buffers; every read is verified, and a wrong file is logged and passed over."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    async def get(self, checksum: str) -> bytes | None:
+        """The buffer, or None where no file of this folder holds it.
+
+        Small plain files are read right here, others in a worker thread.
+        """
+        for found in self._candidates(checksum):
+            small = found.encoding is None and found.size <= OFFLOAD_BYTES
+            try:
+                with found.file:
+                    content, actual = _read(found) if small else await offload(_read, found)
+            except WrongBytesError as exc:
+                self._pass_over(found, str(exc))
+                continue
+            if actual == checksum:
+                return content
+            self._pass_over(found, f"its bytes have checksum {actual}")
+        return None
+
+    async def copy(self, checksum: str, target: Target, restart: Callable[[], None]) -> bool:
+        """Write the buffer to `target`, in constant memory; False where no file holds it.
+
+        `restart` empties the target after a file that turned out wrong.
+        """
+        for found in self._candidates(checksum):
+            try:
+                with found.file:
+                    actual = await offload(_copy, found, target)
+            except WrongBytesError as exc:
+                self._pass_over(found, str(exc))
+            else:
+                if actual == checksum:
+                    return True
+                self._pass_over(found, f"its bytes have checksum {actual}")
+            await offload(restart)
+        return False
+
+    async def length(self, checksum: str) -> int | None:
+        """The length of the uncompressed buffer in bytes, or None where no file holds it."""
+        for found in self._candidates(checksum):
+            with found.file:
+                if _is_locked(found.path):
+                    continue
+                if found.encoding is None:
+                    return found.size
+                known = _length_beside(found.path)
+                if known is not None:
+                    return known
+                try:
+                    return await offload(_measure, found)
+                except WrongBytesError as exc:
+                    self._pass_over(found, str(exc))
+        return None
+
+    def filename(self, checksum: str) -> str | None:
+        """The path of the file that holds the uncompressed buffer, by its name; or None."""
+        for path in self._paths(checksum, ""):
+            if os.path.isfile(path) and not _is_locked(path):
+                return path
+        return None
+
+    def _candidates(self, checksum: str) -> Iterator[Found]:
+        for suffix in SUFFIXES:
+            for path in self._paths(checksum, suffix):
+                file = _open_regular(path)
+                if file is not None:
+                    size = os.fstat(file.fileno()).st_size
+                    yield Found(file, path, size, suffix_encoding.get(suffix))
+
+    def _paths(self, checksum: str, suffix: str) -> tuple[str, str]:
+        name = checksum + suffix
+        return f"{self.directory}/{checksum[:2]}/{name}", f"{self.directory}/{name}"
+
+    def _pass_over(self, found: Found, reason: str) -> None:
+        if _is_locked(found.path):
+            logger.info("%s is still being written; it is passed over", found.path)
+        else:
+            logger.warning("%s holds wrong bytes and is passed over: %s", found.path, reason)
+
+
+def _is_locked(path: str) -> bool:
+    """Whether somebody is still writing this file."""
+    return os.path.exists(path + ".LOCK")
+
+
+def _open_regular(path: str) -> BinaryIO | None:
+    """Open a regular file for reading; None where there is none that can be read."""
+    try:
+        # Without blocking, for a pipe under a buffer's name would hold the reader up.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        logger.warning("%s cannot be read: %s; it is passed over", path, exc)
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        logger.warning("%s is no regular file; it is passed over", path)
+        return None
+    return open(descriptor, "rb", buffering=0)
+
+
+def _read(found: Found) -> tuple[bytes, str]:
+    """The plain bytes of a file and their checksum. WrongBytesError: it cannot be read."""
+    if found.encoding is None:
+        content = _piece(found, -1)
+        return content, hashlib.sha256(content).hexdigest()
+    target = io.BytesIO()
+    checksum = _copy(found, target)
+    return target.getvalue(), checksum
+
+
+def _copy(found: Found, target: Target) -> str:
+    """Write the plain bytes of a file to `target`; their checksum.
+
+    WrongBytesError: the file cannot be read or decompressed.
+    """
+    intake = Intake(target, found.encoding)
+    while piece := _piece(found, BATCH_BYTES):
+        intake.take([piece])
+    return intake.finish()
+
+
+def _measure(found: Found) -> int:
+    intake = Intake(Nowhere(), found.encoding)
+    while piece := _piece(found, BATCH_BYTES):
+        intake.take([piece])
+    intake.finish()
+    return intake.length
+
+
+def _piece(found: Found, size: int) -> bytes:
+    """Up to `size` bytes, all that are left for -1. WrongBytesError: they cannot be read."""
+    try:
+        return found.file.read(size)
+    except OSError as exc:
+        raise WrongBytesError(f"it cannot be read: {exc}") from exc
+
+
+def _length_beside(path: str) -> int | None:
+    """What the `.BUFFERLENGTH` file beside a compressed file says, if it is there and a number."""
+    name = os.path.splitext(path)[0] + ".BUFFERLENGTH"
+    try:
+        with open(name, "rb") as file:
+            text = file.read(40).strip()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        logger.warning("%s cannot be read: %s", name, exc)
+        return None
+    if not text.isdigit():
+        logger.warning("%s does not hold a length, but %r", name, text)
+        return None
+    return int(text)

@@ -1,0 +1,284 @@
+"""Buffers: read from folders and hashservers, written to hashservers.
+
+seamless-config activates this module; seamless-core, seamless-transformer and seamless-dask call
+it, from whatever loop and thread they are in. Reads ask the folders first, then the servers, in
+order; every buffer is verified against its checksum, and wrong bytes are never returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from seamless import Buffer, Checksum
+
+from .activation import Registry
+from .arguments import shown
+from .buffer_client import BufferClient, BufferLaunchedClient
+from .checksums import EMPTY, checksum_hex
+from .errors import RemoteError, WrongBytesError
+from .everywhere import at_every, first_known
+from .intake import Target
+from .nursery.offload import OFFLOAD_BYTES, offload
+from .nursery.process import call
+from .nursery.scope import Scope
+from .placement import Placement
+
+DISABLED = False
+"""Set to True, it makes `activate()` do nothing."""
+
+# Read by the Seamless packages, underscore or not.
+_read_folders_clients: list[BufferClient] = []
+_read_server_clients: list[BufferClient] = []
+_write_server_clients: list[BufferClient] = []
+
+
+def _sort(clients: Sequence[BufferClient]) -> None:
+    _read_folders_clients[:] = [each for each in clients if each.folder is not None]
+    _read_server_clients[:] = [each for each in clients if each.has_server]
+    _write_server_clients[:] = [each for each in _read_server_clients if not each.readonly]
+
+
+def _make_launched(placement: Placement, readonly: bool) -> BufferClient:
+    return BufferLaunchedClient(placement, readonly=readonly)
+
+
+_registry: Registry[BufferClient] = Registry("buffer_remote", _make_launched, _sort)
+
+
+define_launched_client = _registry.define_launched_client
+ensure_initialized = _registry.ensure_initialized
+inspect_extern_clients = _registry.inspect_extern_clients
+inspect_launched_clients = _registry.inspect_launched_clients
+
+
+def define_extern_client(
+    name: str,
+    type_: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    directory: str | None = None,
+    url: str | None = None,
+    readonly: bool = True,
+) -> None:
+    """Define a client of something that is there already, in place of an earlier one of that name.
+
+    `type_` is `"hashserver"` (with a `url`) or `"bufferfolder"` (with a `directory`, read-only).
+    TypeError for other types, ValueError where the url or directory does not fit.
+    """
+    if type_ == "hashserver":
+        if url is None:
+            raise ValueError(f"extern client {name!r}: a hashserver needs a url")
+        client = BufferClient(readonly=readonly, url=url)
+    elif type_ == "bufferfolder":
+        if directory is None:
+            raise ValueError(f"extern client {name!r}: a bufferfolder needs a directory")
+        client = BufferClient(readonly=readonly, directory=directory)
+    else:
+        raise TypeError(
+            f"extern client {name!r}: type {type_!r} is not supported; "
+            "supported are 'hashserver' (with a url) and 'bufferfolder' (with a directory)"
+        )
+    if params:
+        raise TypeError(f"extern client {name!r}: {type_!r} takes no params, got {shown(params)}")
+    _registry.define_extern(name, client)
+
+
+def activate(
+    *,
+    readonly: bool = False,
+    extra_launched_clients: Iterable[Mapping[str, Any]] = (),
+    extern_clients: Iterable[str] = (),
+    no_main: bool = False,
+) -> None:
+    """Put clients in effect: the current cluster's hashserver, unless `no_main`, and the named
+    ones.
+
+    Returns when the new set is in effect; launching goes on in the background, and the first use
+    waits for it. From any thread, inside a running loop or not.
+    """
+    if not DISABLED:
+        _registry.activate(
+            readonly=readonly,
+            extra_launched_clients=extra_launched_clients,
+            extern_clients=extern_clients,
+            no_main=no_main,
+        )
+
+
+def has_read_server() -> bool:
+    """Whether buffers can be read from anywhere."""
+    return bool(_read_folders_clients or _read_server_clients)
+
+
+def has_write_server() -> bool:
+    """Whether buffers are written to a server."""
+    return bool(_write_server_clients)
+
+
+async def get_buffer(checksum: Checksum) -> Buffer | None:
+    """The buffer with this checksum; None where no source has it.
+
+    Concurrent calls for one buffer share one transfer. A buffer that is promised is waited for.
+
+    Raises:
+        ServiceError: no source has it, but not all could be asked.
+        RefusedError: no source has it, and one refused to say.
+    """
+    wanted = checksum_hex(checksum)
+    folders, servers = tuple(_read_folders_clients), tuple(_read_server_clients)
+    _require_usable(folders or servers, "reading a buffer")
+    for client in folders:
+        assert client.folder is not None
+        content = await client.folder.get(wanted)
+        if content is not None:
+            return Buffer(content, checksum=Checksum(wanted))
+    if servers:
+        content = await call(_get_shared, servers, wanted)
+        if content is not None:
+            return Buffer(content, checksum=Checksum(wanted))
+    return None
+
+
+async def copy_buffer(checksum: Checksum, target: Target, restart: Callable[[], None]) -> bool:
+    """Write a buffer to `target` (a file) in constant memory; False where no source has it.
+
+    The bytes are verified once the last has been written: what is in the target counts only when
+    this has returned True. `restart` must empty the target; it is called before another try.
+    """
+    wanted = checksum_hex(checksum)
+    folders, servers = tuple(_read_folders_clients), tuple(_read_server_clients)
+    _require_usable(folders or servers, "reading a buffer")
+    for client in folders:
+        assert client.folder is not None
+        if await client.folder.copy(wanted, target, restart):
+            return True
+    if not servers:
+        return False
+    return await call(_copy_from_servers, servers, wanted, target, restart)
+
+
+async def get_buffer_lengths(checksums: Iterable[Checksum]) -> list[int | None]:
+    """The length of each uncompressed buffer in bytes, None where unknown; in the order given."""
+    if isinstance(checksums, (str, bytes)):
+        raise TypeError(f"checksums are needed, not one of them: {shown(checksums)}")
+    wanted = [checksum_hex(checksum) for checksum in checksums]
+    folders, servers = tuple(_read_folders_clients), tuple(_read_server_clients)
+    _require_usable(folders or servers, "asking for the lengths of buffers")
+    known = {EMPTY: 0}
+    for client in folders:
+        assert client.folder is not None
+        for each in wanted:
+            if each not in known:
+                length = await client.folder.length(each)
+                if length is not None:
+                    known[each] = length
+    missing = list(dict.fromkeys(each for each in wanted if each not in known))
+    if missing and servers:
+        known.update(await call(_lengths_from_servers, servers, missing))
+    return [known.get(each) for each in wanted]
+
+
+async def get_filename(checksum: Checksum) -> str | None:
+    """The file in a read folder that is named as holding the uncompressed buffer (not verified)."""
+    wanted = checksum_hex(checksum)
+    for client in tuple(_read_folders_clients):
+        assert client.folder is not None
+        filename = client.folder.filename(wanted)
+        if filename is not None:
+            return filename
+    return None
+
+
+async def promise(checksum: Checksum) -> None:
+    """Tell every write server that this buffer is on its way: reads of it will wait.
+
+    ServiceError: none of them could be told.
+    """
+    wanted = checksum_hex(checksum)
+    servers = tuple(_write_server_clients)
+    _require_usable(servers, "promising a buffer")
+    if servers:
+        await call(_promise_to_servers, servers, wanted)
+
+
+async def write_buffer(checksum: Checksum, buffer: Buffer) -> bool:
+    """Write a buffer to every write server at once; True when it is known to be stored.
+
+    False where there is no write server. With several, one that fails is logged as long as another
+    has stored the buffer.
+
+    Raises:
+        ServiceError: no server confirmed it.
+        WrongBytesError: the buffer does not have this checksum; nothing was sent.
+    """
+    wanted = checksum_hex(checksum)
+    servers = tuple(_write_server_clients)
+    _require_usable(servers, "writing a buffer")
+    if not servers:
+        return False
+    if not isinstance(buffer, Buffer):
+        raise TypeError(f"a Buffer is needed, not {type(buffer).__name__}")
+    content = buffer.content
+    if len(content) >= OFFLOAD_BYTES:
+        actual = await offload(lambda: buffer.get_checksum().hex())
+    else:
+        actual = buffer.get_checksum().hex()
+    if actual != wanted:
+        raise WrongBytesError(f"the buffer has checksum {actual}, not {wanted}; it is not written")
+    return await call(_write_to_servers, servers, wanted, content)
+
+
+def _require_usable(clients: Sequence[BufferClient], what: str) -> None:
+    if clients:
+        clients[0].require_usable(what)
+
+
+async def _get_shared(scope: Scope, servers: Sequence[BufferClient], checksum: str) -> bytes | None:
+    async def fetch() -> bytes | None:
+        return await first_known(servers, lambda client: client.get_in(scope, checksum))
+
+    return await scope.share((checksum, servers), fetch)
+
+
+async def _copy_from_servers(
+    scope: Scope,
+    servers: Sequence[BufferClient],
+    checksum: str,
+    target: Target,
+    restart: Callable[[], None],
+) -> bool:
+    async def copy(client: BufferClient) -> bool | None:
+        return await client.copy_in(scope, checksum, target, restart) or None
+
+    return bool(await first_known(servers, copy))
+
+
+async def _lengths_from_servers(
+    scope: Scope, servers: Sequence[BufferClient], checksums: list[str]
+) -> dict[str, int]:
+    known: dict[str, int] = {}
+    failure: RemoteError | None = None
+    for client in servers:
+        missing = [each for each in checksums if each not in known]
+        if not missing:
+            break
+        try:
+            lengths = await client.lengths_in(scope, missing)
+        except RemoteError as exc:
+            failure = failure or exc
+            continue
+        known.update({k: v for k, v in zip(missing, lengths, strict=True) if v is not None})
+    if failure is not None and len(known) < len(checksums):
+        raise failure
+    return known
+
+
+async def _promise_to_servers(scope: Scope, servers: Sequence[BufferClient], checksum: str) -> None:
+    await at_every(servers, lambda client: client.promise_in(scope, checksum))
+
+
+async def _write_to_servers(
+    scope: Scope, servers: Sequence[BufferClient], checksum: str, content: bytes
+) -> bool:
+    return all(await at_every(servers, lambda each: each.put_in(scope, checksum, content)))

@@ -1,0 +1,224 @@
+"""Jobs: transformations that run at a jobserver.
+
+seamless-config activates this module; seamless-transformer calls it. With several jobservers a job
+goes to the one with the fewest jobs in flight that can be reached.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import anyio
+from seamless import Checksum
+
+from .activation import Registry
+from .checksums import checksum_hex
+from .errors import ConnectError, ServiceError
+from .everywhere import at_every
+from .jobserver_client import Job, JobserverClient, JobserverLaunchedClient
+from .nursery.health import Health
+from .nursery.loops import in_trio_task, running_loop
+from .nursery.process import call, call_blocking
+from .nursery.scope import Scope
+from .placement import Placement
+from .transport import retry
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DISABLED = False
+"""Set to True, it makes `activate()` do nothing."""
+
+STATUSES = ("running", "canceled", "failed", "done")
+"""What a jobserver says of a job, the most telling first; the rest is `not-running`."""
+
+
+def _make_launched(placement: Placement, readonly: bool) -> JobserverClient:
+    return JobserverLaunchedClient(placement)
+
+
+def _sort(clients: Sequence[JobserverClient]) -> None:
+    """Jobservers are all of one kind."""
+
+
+_registry: Registry[JobserverClient] = Registry(
+    "jobserver_remote", _make_launched, _sort, substages=True
+)
+
+ensure_initialized = _registry.ensure_initialized
+inspect_extern_clients = _registry.inspect_extern_clients
+inspect_launched_clients = _registry.inspect_launched_clients
+
+
+def define_launched_client(
+    cluster: str | None = None,
+    project: str | None = None,
+    subproject: str | None = "",
+    stage: str | None = "",
+    substage: str | None = "",
+) -> None:
+    """Define a jobserver to launch. None stands for the part that is currently selected."""
+    _registry.define_launched_client(False, cluster, project, subproject, stage, substage)
+
+
+def define_extern_client(name: str, type_: str, *, url: str | None = None) -> None:
+    """Define a client of a running jobserver, in place of an earlier one of that name.
+
+    `type_` is `"jobserver"`. TypeError for another type, ValueError where the url does not fit.
+    """
+    if type_ != "jobserver":
+        raise TypeError(
+            f"extern client {name!r}: type {type_!r} is not supported; "
+            "supported is 'jobserver' (with a url)"
+        )
+    if url is None:
+        raise ValueError(f"extern client {name!r}: a jobserver needs a url")
+    _registry.define_extern(name, JobserverClient(url=url))
+
+
+def activate(
+    *,
+    extra_launched_clients: Iterable[Mapping[str, Any]] = (),
+    extern_clients: Iterable[str] = (),
+    no_main: bool = False,
+) -> None:
+    """Put clients in effect: the current cluster's jobserver, unless `no_main`, and the named ones.
+
+    Its launched clients are up when it returns. ServiceError: one could not be brought up.
+    """
+    if not DISABLED:
+        _registry.activate(
+            extra_launched_clients=extra_launched_clients,
+            extern_clients=extern_clients,
+            no_main=no_main,
+        )
+        _registry.ensure_initialized()
+
+
+async def run_transformation(
+    transformation_dict: Mapping[str, Any],
+    *,
+    tf_checksum: Checksum,
+    tf_dunder: Mapping[str, Any] | None,
+    scratch: bool,
+    strict_dunder: bool = False,
+) -> Any:
+    """Run a transformation at a jobserver, however long it takes, and give its result.
+
+    A dict with `result_checksum` (a Checksum) or `remote_job_written`, and `record_runtime`; from
+    an older server a Checksum or the remote-job text. The user's code runs once; only where the
+    connection or the server is lost in mid-job it may run a second time, which is logged.
+
+    Cancelling it asks the server to cancel the job, then the cancellation goes on.
+
+    Raises:
+        TransformationError: the transformation failed; the message is the server's text.
+        TransformationCanceledError: it was canceled at the server.
+        RefusedError: the server refuses it, for example because its record mode is another.
+        ServiceError: no jobserver could be reached, or the job's fate is unknown.
+        RuntimeError: there is no jobserver client.
+    """
+    from seamless_transformer.record_runtime import get_record_mode
+
+    clients = _clients("running a transformation")
+    checksum = checksum_hex(tf_checksum)
+    payload = {
+        "transformation_dict": transformation_dict,
+        "tf_checksum": checksum,
+        "tf_dunder": tf_dunder or {},
+        "scratch": scratch,
+        "strict_dunder": strict_dunder,
+        "record": get_record_mode(),
+    }
+    job = Job(checksum, json.dumps(payload).encode())
+    return await call(_run_somewhere, clients, job, repeatable=False)
+
+
+async def cancel_transformation_async(tf_checksum: Checksum) -> bool:
+    """Cancel a transformation at all jobservers; True where one had it."""
+    clients = _clients("canceling a transformation")
+    return await call(_cancel_everywhere, clients, checksum_hex(tf_checksum))
+
+
+async def transformation_status_async(tf_checksum: Checksum) -> str:
+    """What the jobservers say of a transformation: `running`, `canceled`, `failed`, `done`, or
+    `not-running` where none knows it.
+    """
+    clients = _clients("asking for the status of a transformation")
+    return await call(_status_anywhere, clients, checksum_hex(tf_checksum))
+
+
+def cancel_transformation(tf_checksum: Checksum) -> bool:
+    """`cancel_transformation_async` for synchronous code. RuntimeError inside a running loop."""
+    _require_no_loop("cancel_transformation")
+    clients = _clients("canceling a transformation")
+    return call_blocking(_cancel_everywhere, clients, checksum_hex(tf_checksum))
+
+
+def transformation_status(tf_checksum: Checksum) -> str:
+    """`transformation_status_async` for synchronous code. RuntimeError inside a running loop."""
+    _require_no_loop("transformation_status")
+    clients = _clients("asking for the status of a transformation")
+    return call_blocking(_status_anywhere, clients, checksum_hex(tf_checksum))
+
+
+def _clients(what: str) -> tuple[JobserverClient, ...]:
+    clients = _registry.active()
+    if not clients:
+        # seamless-cancel looks for these words.
+        raise RuntimeError(f"No jobserver clients have been activated; {what} needs one")
+    clients[0].require_usable(what)
+    return clients
+
+
+def _require_no_loop(name: str) -> None:
+    if running_loop() is not None or in_trio_task():
+        raise RuntimeError(
+            f"{name}() blocks and cannot be called inside a running event loop; "
+            f"await {name}_async() instead"
+        )
+
+
+def _by_load(client: JobserverClient) -> tuple[bool, int]:
+    return client.health.state is Health.DOWN, client.in_flight
+
+
+async def _run_somewhere(scope: Scope, clients: Sequence[JobserverClient], job: Job) -> Any:
+    """Run a job at the first server that takes it; those that cannot be reached are passed over."""
+    for round_ in range(1, scope.settings.max_tries + 1):
+        for client in sorted(clients, key=_by_load):
+            try:
+                return await client.run(scope, job)
+            except ConnectError as exc:
+                failure: ServiceError = exc
+                client.health.failure(exc)
+                logger.info("jobserver at %s cannot be reached: %s", client.url, exc)
+        if round_ < scope.settings.max_tries:
+            await anyio.sleep(retry.pause(round_, random.random))
+    urls = ", ".join(str(client.url) for client in clients)
+    raise ServiceError(
+        f"no jobserver takes job {job.checksum}: {urls} tried {round_} times each; "
+        f"last: {failure}. Is the service running, and can this machine reach it?"
+    ) from failure
+
+
+async def _cancel_everywhere(
+    scope: Scope, clients: Sequence[JobserverClient], checksum: str
+) -> bool:
+    return any(await _ask_all(clients, lambda client: client.cancel(scope, checksum)))
+
+
+async def _status_anywhere(scope: Scope, clients: Sequence[JobserverClient], checksum: str) -> str:
+    found = await _ask_all(clients, lambda client: client.status(scope, checksum))
+    return next((status for status in STATUSES if status in found), "not-running")
+
+
+async def _ask_all(
+    clients: Sequence[JobserverClient], ask: Callable[[JobserverClient], Awaitable[T]]
+) -> list[T]:
+    return await at_every(clients, ask)
