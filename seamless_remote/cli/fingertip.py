@@ -1,0 +1,86 @@
+"""`seamless-fingertip`: get a buffer by its checksum, recomputed where it is gone."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .program import Tool, run_tool
+from .statuses import Failure, Status
+
+logger = logging.getLogger(__name__)
+
+
+async def recompute(checksum: str) -> bytes:
+    """Recompute a buffer that no source has, in this process, from what is known to make it.
+
+    Failure: nothing is known to make it, or that does not make it any more.
+    """
+    from seamless import CacheMissError, Checksum
+
+    from .. import database_remote
+
+    if not database_remote.has_read_server():
+        raise _gone(checksum, "there is no database that knows what made it")
+    made_by = await database_remote.get_rev_transformations(Checksum(checksum))
+    if not made_by:
+        raise _gone(checksum, "the database knows of no transformation that made it")
+    if importlib.util.find_spec("seamless_transformer") is None:
+        raise Failure(
+            Status.CONFIGURATION,
+            f"recomputing {checksum} needs seamless-transformer: pip install seamless-transformer",
+        )
+    try:
+        buffer = await Checksum(checksum).fingertip()
+    except CacheMissError as exc:
+        if logger.isEnabledFor(logging.DEBUG):
+            await _log_reasons(made_by)
+        names = ", ".join(each.hex() for each in made_by)
+        raise _gone(
+            checksum,
+            "what made it does not make it any more: its inputs are gone, its code fails, or its "
+            f"result varies (transformation {names}; --debug shows more)",
+        ) from exc
+    content: bytes = buffer.content
+    return content
+
+
+async def _log_reasons(transformations: Sequence[Any]) -> None:
+    """Run the transformations once more to see why they fail: `fingertip()` does not tell."""
+    from seamless_transformer.transformation_cache import recompute_from_transformation_checksum
+
+    for each in transformations:
+        try:
+            result = await recompute_from_transformation_checksum(each.hex())
+        except Exception:
+            logger.debug("transformation %s fails", each.hex(), exc_info=True)
+        else:
+            found = "cannot be read" if result is None else f"gives {result}"
+            logger.debug("transformation %s %s", each.hex(), found)
+
+
+def _gone(checksum: str, reason: str) -> Failure:
+    return Failure(
+        Status.UNKNOWN_CHECKSUM,
+        f"no source has a buffer with checksum {checksum}, and it cannot be recomputed: {reason}",
+    )
+
+
+_TOOL = Tool(
+    name="seamless-fingertip",
+    description="Write the buffer with a checksum to standard output or to a file; where no source "
+    "has it, recompute it.",
+    recover=recompute,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; its exit status."""
+    return run_tool(_TOOL, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Where the tools find their services, and what they say when they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from command import Command, checksum_of, end, store
+from services import Home
+
+from seamless_remote.cli.statuses import Status
+
+CONTENT = b"a configured buffer\n"
+CHECKSUM = checksum_of(CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("http://localhost:5000", "not JSON"),
+        ("null", "a JSON null"),
+        ("[]", "a JSON list"),
+        ("3", "a JSON number"),
+        ("{}", "names no buffer client"),
+        ('{"buffer": []}', "names no buffer client"),
+        ('{"buffers": []}', "'buffers' is not one of"),
+        ('{"buffer": {}}', "'buffer' is a object"),
+        ('{"buffer": ["http://localhost:5000"]}', "buffer[0] is a string"),
+        ('{"buffer": [{}]}', "buffer[0] has no remote_url and no remote_directory"),
+        ('{"buffer": [{"url": "http://localhost:5000"}]}', "buffer[0] has no remote_url"),
+        ('{"buffer": [{"remote_url": 5000}]}', "remote_url of buffer[0] is 5000"),
+        ('{"buffer": [{"remote_url": ""}]}', 'remote_url of buffer[0] is ""'),
+        ('{"buffer": [{"remote_url": "localhost:5000"}]}', "localhost:5000"),
+        ('{"buffer": [{"remote_url": "ftp://localhost"}]}', "ftp://localhost"),
+        ('{"buffer": [{"remote_url": "http://h:1", "readonly": 1}]}', "readonly of buffer[0]"),
+        (
+            '{"buffer": [{"remote_url": "http://h:1"}], "database": [{"remote_directory": "x"}]}',
+            "database[0] has no remote_url",
+        ),
+    ],
+)
+def test_malformed_remote_clients_are_one_clear_line(
+    bare_tool: Command, value: str, reason: str
+) -> None:
+    ended = bare_tool.resolve(CHECKSUM, env={"SEAMLESS_REMOTE_CLIENTS": value})
+    assert (ended.status, ended.stdout) == (Status.CONFIGURATION, b"")
+    assert "SEAMLESS_REMOTE_CLIENTS is malformed: " in ended.line()
+    assert reason in ended.line()
+
+
+def test_options_without_effect_are_pointed_out(tool: Command, store_folder: Path) -> None:
+    ended = tool.resolve(store(store_folder, CONTENT), "--project", "p", "--stage", "s")
+    assert (ended.status, ended.stdout) == (0, CONTENT)
+    assert "no effect" in ended.line()
+
+
+def test_no_configuration_at_all_is_one_clear_line(bare_tool: Command) -> None:
+    ended = bare_tool.resolve(CHECKSUM)
+    assert ended.status == Status.CONFIGURATION
+    assert "no cluster is selected" in ended.line()
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"seamless.profile.yaml": [{"cluster": "moon"}], "seamless.yaml": [{"project": "p"}]},
+         "the cluster 'moon' is not defined"),
+        ({"seamless.profile.yaml": [{"cluster": "local"}]}, "No project defined"),
+        ({"seamless.yaml": [{"projekt": "p"}]}, "unknown command 'projekt'"),
+        ({"seamless.yaml": {"project": "p"}}, "expected a YAML list"),
+        ({"seamless.yaml": "[unclosed"}, "is not YAML"),
+        ({"seamless.yaml": [{"project": "a--b"}]}, "cannot contain '--'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_configuration_is_one_clear_line(
+    home: Home, files: dict[str, object], reason: str
+) -> None:
+    for name in ("seamless.yaml", "seamless.profile.yaml"):
+        (home.project / name).unlink(missing_ok=True)
+    for name, content in files.items():
+        text = content if isinstance(content, str) else yaml.safe_dump(content)
+        (home.project / name).write_text(text)
+    ended = _in(home).resolve(CHECKSUM)
+    assert (ended.status, ended.stdout) == (Status.CONFIGURATION, b"")
+    assert reason in ended.line()
+
+
+def test_a_configuration_without_storage_is_one_clear_line(home: Home) -> None:
+    home.configure(level=2, profile=[{"persistent": False}])
+    ended = _in(home).resolve(CHECKSUM)
+    assert ended.status == Status.CONFIGURATION
+    assert "persistent: false" in ended.line()
+
+
+def test_a_cluster_of_the_configuration_is_launched(home: Home) -> None:
+    home.buffers.mkdir(parents=True)
+    _put(home.buffers)
+    ended = _in(home).resolve(CHECKSUM, "--output", "out")
+    assert ended.status == 0
+    assert (home.project / "out").read_bytes() == CONTENT
+
+
+def test_the_command_line_wins_against_the_files(home: Home) -> None:
+    folder = home.buffers.parent / "other" / "part" / "STAGE-first"
+    _put(folder)
+    tool = _in(home)
+    assert tool.resolve(CHECKSUM).status == Status.UNKNOWN_CHECKSUM
+    ended = tool.resolve(CHECKSUM, "--project", "other:part", "--stage", "first")
+    assert (ended.status, ended.stdout) == (0, CONTENT)
+
+
+@pytest.mark.parametrize("options", [{"execution": "spawn"}, {"level": 3}])
+def test_only_the_storage_is_launched(home: Home, options: dict[str, object]) -> None:
+    """Not the workers, jobservers and Dask clusters that the configuration is for."""
+    home.configure(**options)  # type: ignore[arg-type]
+    _put(home.buffers)
+    assert _in(home).resolve(CHECKSUM).stdout == CONTENT
+    assert [key.partition("-")[0] for key in home.services()] == ["hashserver"]
+
+
+def test_warnings_of_the_configuration_stay_off_standard_error(home: Home) -> None:
+    (home.project / "seamless.yaml").write_text(yaml.safe_dump([{"project": "p"}]))
+    _put(home.buffers.parent / "p")
+    ended = _in(home).resolve(CHECKSUM)
+    assert ended.status == 0
+    assert "execution" not in ended.stderr
+
+
+def test_seamless_cache_is_enough(home: Home, tmp_path: Path) -> None:
+    tool = Command(tmp_path / "work", {"HOME": str(home.path)})
+    cache = tmp_path / "cache"
+    for folder in (cache, cache / "__TOPLEVEL__"):
+        _put(folder)
+    ended = tool.resolve(CHECKSUM, env={"SEAMLESS_CACHE": str(cache)})
+    assert (ended.status, ended.stdout) == (0, CONTENT)
+
+
+def test_seamless_cache_goes_before_remote_clients(home: Home, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    _put(cache / "__TOPLEVEL__")
+    env = {"SEAMLESS_CACHE": str(cache), "SEAMLESS_REMOTE_CLIENTS": "malformed"}
+    assert _in(home).resolve(CHECKSUM, env=env).stdout == CONTENT
+
+
+def test_a_service_that_cannot_be_launched_is_named(home: Home) -> None:
+    definition = home.path / ".seamless" / "clusters.yaml"
+    clusters = yaml.safe_load(definition.read_text())
+    blocked = home.path / "file"
+    blocked.touch()
+    clusters[Home.cluster]["frontends"][0]["hashserver"]["bufferdir"] = str(blocked / "buffers")
+    definition.write_text(yaml.safe_dump(clusters, sort_keys=False))
+    ended = end(_in(home).start("resolve", CHECKSUM), traceback=True)
+    assert ended.status == Status.UNREACHABLE
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("seamless-resolve")]
+    (line,) = lines  # the others are the launcher's own
+    assert "the hashserver of testproject on local could not be launched" in line
+    assert "Not a directory" in line
+    assert "Traceback" not in line
+
+
+def test_verbose_says_what_is_done(tool: Command, store_folder: Path) -> None:
+    ended = tool.resolve(store(store_folder, CONTENT), "--verbose")
+    assert (ended.status, ended.stdout) == (0, CONTENT)
+    assert "service buffer_remote started" in ended.stderr
+
+
+def _in(home: Home) -> Command:
+    return Command(home.project, home.env)
+
+
+def _put(folder: Path) -> None:
+    assert store(folder, CONTENT) == CHECKSUM

@@ -1,0 +1,157 @@
+"""Ctrl-C and other signals in the middle of a download, from a server that never ends it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+import threading
+from collections.abc import Iterator
+
+import pytest
+from command import Command, Faulty, answer, checksum_of, clients, end, names
+from services import wait_until
+
+from seamless_remote.cli.statuses import Status
+
+SENT = 8 * 1024 * 1024
+SIGNALS = [
+    (signal.SIGINT, Status.INTERRUPTED),
+    (signal.SIGTERM, Status.TERMINATED),
+    (signal.SIGHUP, Status.HANGUP),
+]
+
+# A test run in the background may have passed on that SIGINT is ignored.
+HEED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
+IGNORE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+
+@pytest.fixture
+def stuck_server() -> Iterator[Faulty]:
+    with Faulty(answer("200 OK", bytes(SENT), length=2 * SENT), hold=True) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_signal_in_mid_download_leaves_no_file_and_no_word(
+    bare_tool: Command, stuck_server: Faulty, number: int, status: Status
+) -> None:
+    process = _start(bare_tool, stuck_server, "--output", "out")
+    process.send_signal(number)
+    ended = end(process)
+    assert (ended.status, ended.stdout, ended.stderr) == (status, b"", "")
+    assert names(bare_tool.folder) == {"out"}
+    assert (bare_tool.folder / "out").read_text() == "old"
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_signal_in_mid_download_to_standard_output(
+    bare_tool: Command, stuck_server: Faulty, number: int, status: Status
+) -> None:
+    process = _start(bare_tool, stuck_server)
+    process.send_signal(number)
+    ended = end(process)
+    assert (ended.status, ended.stdout, ended.stderr) == (status, b"", "")
+
+
+def test_a_signal_while_nobody_reads_the_output(bare_tool: Command) -> None:
+    content = bytes(1_000_000)  # more than a pipe holds
+    store = bare_tool.folder / "store"
+    store.mkdir()
+    (store / checksum_of(content)).write_bytes(content)
+    process = bare_tool.start("resolve", checksum_of(content), first=HEED, env=clients(store))
+    assert process.stdout is not None
+    os.read(process.stdout.fileno(), 1)
+    process.send_signal(signal.SIGINT)
+    ended = end(process)
+    assert (ended.status, ended.stderr) == (Status.INTERRUPTED, "")
+
+
+def test_a_second_signal_ends_it_at_once_and_as_cleanly(
+    bare_tool: Command, stuck_server: Faulty
+) -> None:
+    process = _start(bare_tool, stuck_server, "--output", "out")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    ended = end(process)
+    assert ended.status in (Status.TERMINATED, Status.INTERRUPTED)
+    assert ended.stderr == ""
+    assert names(bare_tool.folder) == {"out"}
+
+
+def test_a_signal_that_is_to_be_ignored_is_ignored(
+    bare_tool: Command, stuck_server: Faulty
+) -> None:
+    """As `nohup`, and a shell that starts a job in the background, want it."""
+    process = _start(bare_tool, stuck_server, "--output", "out", first=IGNORE)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert end(process).status == Status.TERMINATED
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_progress_bar_shows_on_a_terminal_and_not_with_quiet(
+    bare_tool: Command, stuck_server: Faulty, quiet: bool
+) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                shown.extend(os.read(ours, 65536))
+            except OSError:  # a terminal whose other side has closed
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    arguments = ("--quiet",) if quiet else ()
+    process = _start(bare_tool, stuck_server, *arguments, "--output", "out", stderr=theirs)
+    os.close(theirs)
+    try:
+        if not quiet:
+            wait_until(lambda: b"MB [" in shown, what="a progress bar")
+    finally:
+        process.send_signal(signal.SIGINT)
+        ended = end(process)
+        reader.join()
+        os.close(ours)
+    assert ended.status == Status.INTERRUPTED
+    assert bool(shown) != quiet
+
+
+def _start(
+    tool: Command,
+    server: Faulty,
+    *arguments: str,
+    first: str = HEED,
+    stderr: int = subprocess.PIPE,
+) -> subprocess.Popen[bytes]:
+    """Start a download that has begun and will not end; the old output is in place."""
+    to_file = "--output" in arguments
+    if to_file:
+        (tool.folder / "out").write_text("old")
+    process = tool.start(
+        "resolve",
+        checksum_of(b"whatever"),
+        *arguments,
+        first=first,
+        stderr=stderr,
+        env=clients(server.url),
+    )
+    wait_until(server.sent.is_set, what="the first half of the download")
+    if to_file:
+        wait_until(
+            lambda: any(each.stat().st_size > SENT // 2 for each in tool.folder.glob(".*.part")),
+            what="a half-written file",
+        )
+    return process
