@@ -1,0 +1,173 @@
+"""Fixtures for every test: real services, a HOME of its own, both backends, and no leaks."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from leaks import watch, watch_tasks
+from services import (
+    BINARIES,
+    Home,
+    Service,
+    end_processes_with,
+    start_database,
+    start_hashserver,
+    start_jobserver,
+)
+
+Starter = Callable[..., Service]
+
+_RUN = "TEST_RUN"  # in the environment of every process of one test run
+
+_FOREIGN = ("SEAMLESS_", "HASHSERVER_", "REMOTE_HTTP_LAUNCHER", "RHL_", "DASK_", "XDG_")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        os.environ[_RUN] = uuid.uuid4().hex
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Where a worker has crashed, the processes that its tests had started are ended here."""
+    if not hasattr(config, "workerinput"):
+        end_processes_with(_RUN, os.environ[_RUN])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many different bad inputs and answers were tried (see tests/faults/conftest.py)."""
+    reports = [each for key in ("passed", "failed") for each in terminalreporter.getreports(key)]
+    tried = {
+        value
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "bad input or answer"
+    }
+    if tried:
+        terminalreporter.write_line(f"{len(tried)} bad inputs and answers tried")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An empty HOME, none of the user's settings, and this interpreter's console scripts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("PATH", os.pathsep.join([str(BINARIES), os.environ.get("PATH", os.defpath)]))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(own_environment: None) -> Iterator[None]:
+    """Every test ends with the threads, open files and child processes that it began with."""
+    with watch():
+        yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Async tests that run on the `anyio_backend` fixture are watched for tasks, too."""
+    if (
+        isinstance(item, pytest.Function)
+        and "anyio_backend" in item.fixturenames
+        and inspect.iscoroutinefunction(item.obj)
+        and not hasattr(item.obj, "hypothesis")
+    ):
+        item.obj = watch_tasks(item.obj)
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Both backends, one after the other."""
+    return str(request.param)
+
+
+@pytest.fixture
+def fresh_remote() -> Iterator[None]:
+    """No clients registered, no nursery open: neither before the test nor after it."""
+    from seamless_remote import activation, client
+
+    def forget() -> None:
+        client.close_all_clients()
+        activation.forget_everything()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def hashserver(tmp_path: Path) -> Iterator[Starter]:
+    """Starts hashservers: `hashserver()`, or with options of `services.start_hashserver`."""
+    yield from _starter(start_hashserver, tmp_path, "hashserver")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Starter]:
+    """Starts databases: `database()`, or with options of `services.start_database`."""
+    yield from _starter(start_database, tmp_path, "database")
+
+
+@pytest.fixture
+def jobserver(tmp_path: Path) -> Iterator[Starter]:
+    """Starts jobservers: `jobserver()`, or with options of `services.start_jobserver`."""
+    yield from _starter(start_jobserver, tmp_path, "jobserver")
+
+
+@pytest.fixture(scope="session")
+def shared_hashserver(
+    own_environment: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """One hashserver for all tests that do it no harm."""
+    with start_hashserver(tmp_path_factory.mktemp("shared") / "hashserver") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def shared_database(
+    own_environment: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """One database for all tests that do it no harm."""
+    with start_database(tmp_path_factory.mktemp("shared") / "database") as service:
+        yield service
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A HOME with a cluster of real services, for this process and for the programs it runs."""
+    home = Home(tmp_path / "home")
+    monkeypatch.setenv("HOME", str(home.path))
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+def _starter(start: Callable[..., Service], tmp_path: Path, name: str) -> Iterator[Starter]:
+    """Hand out a function that starts services, each in a directory of its own; end them all."""
+    services: list[Service] = []
+    numbers = itertools.count()
+
+    def starter(directory: Path | None = None, **options: Any) -> Service:
+        service = start(directory or tmp_path / f"{name}-{next(numbers)}", **options)
+        services.append(service)
+        return service
+
+    try:
+        yield starter
+    finally:
+        failures = []
+        for service in services:
+            try:
+                service.close()
+            except Exception as exc:
+                failures.append(exc)
+        if failures:
+            raise failures[0]

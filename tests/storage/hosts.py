@@ -1,0 +1,59 @@
+"""Where a test's calls come from, and what the launcher is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from leaks import watch_tasks
+
+import seamless_remote
+from seamless_remote import Settings
+from seamless_remote.client import close_all_clients
+
+HOSTS = {
+    "asyncio-host": ("asyncio", True),
+    "trio-host": ("trio", True),
+    "asyncio-alone": ("asyncio", False),
+    "trio-alone": ("trio", False),
+}
+
+
+@dataclass
+class Host:
+    """Runs a test's body on a backend, with a host's nursery around it or without one."""
+
+    backend: str
+    has_nursery: bool
+    settings: Settings
+
+    def run(self, body: Callable[[], Awaitable[Any]]) -> Any:
+        """Run it; afterwards nothing of ours is left in its loop."""
+
+        async def main() -> Any:
+            if not self.has_nursery:
+                return await body()
+            async with seamless_remote.open_nursery(self.settings):
+                return await body()
+
+        try:
+            return anyio.run(watch_tasks(main), backend=self.backend)
+        finally:
+            close_all_clients()
+
+
+class LaunchLog:
+    """Notes what the real launcher is asked to run; `before` is called first, with the tool."""
+
+    def __init__(self, real: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self.before: Callable[[str], object] = lambda tool: None
+        self.tools: list[str] = []
+        self._real = real
+
+    def run(self, launch_dict: dict[str, Any]) -> dict[str, Any]:
+        tool = launch_dict["key"].split("-")[0]
+        self.tools.append(tool)
+        self.before(tool)
+        return self._real(launch_dict)

@@ -1,0 +1,68 @@
+"""A service that answers what a test tells it to: for answers that no real service gives."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = Callable[[str, str, bytes], tuple[int, bytes]]
+"""Given method, path and body of a request: the status and the body of its answer."""
+
+
+class MadeUpService:
+    """An HTTP server on a port of its own, on threads of its own; it notes every request."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.requests: list[tuple[str, str, bytes]] = []
+        self._sockets: list[socket.socket] = []
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                service._sockets.append(self.request)
+                super().setup()
+
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                service.requests.append((self.command, self.path, body))
+                status, content = answer(self.command, self.path, body)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_PUT = _answer
+
+            def log_message(self, *_: Any) -> None:
+                """Standard error is not for this."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = False
+            block_on_close = True
+
+            def handle_error(self, *_: Any) -> None:
+                """A client may go at any time."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._server.server_close()
+
+
+def always(status: int, body: bytes) -> Answer:
+    """The same answer to everything."""
+    return lambda method, path, sent: (status, body)
