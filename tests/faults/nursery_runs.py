@@ -1,0 +1,40 @@
+"""Running a test's body in a nursery of a host, on a backend, with short timeouts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from leaks import watch_tasks
+
+import seamless_remote
+from seamless_remote import Settings
+
+BACKENDS = ("asyncio", "trio")
+
+SILENCE = 0.25
+"""Seconds: the read timeout of the hurried."""
+
+TOTAL = 0.75
+"""Seconds: the total timeout of the hurried."""
+
+HURRIED = Settings(
+    connect_timeout=1.0,
+    read_timeout=SILENCE,
+    healthcheck_timeout=SILENCE,
+    total_timeout=TOTAL,
+    max_tries=1,
+    grace_period=0.5,
+)
+"""One try, and no time for a server that makes no sense."""
+
+
+def in_nursery(backend: str, settings: Settings, body: Callable[[], Awaitable[Any]]) -> Any:
+    """Run `body` in a host's nursery; no task may be left when it has ended."""
+
+    async def main() -> Any:
+        async with seamless_remote.open_nursery(settings):
+            return await body()
+
+    return anyio.run(watch_tasks(main), backend=backend)
