@@ -1,0 +1,77 @@
+"""The command line: `python -m benchmarks [CASE ...]`, from the checkout; see `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from . import environments
+from .catalogue import CASES, ENVIRONMENTS, Case
+from .results import summarise
+from .rounds import run_rounds, surroundings
+from .table import table
+
+_HERE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    """Run the chosen cases and report; the exit status is 1 where a run failed."""
+    arguments = _arguments()
+    cases = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
+    for name in _environments(cases):
+        environments.ensure(name)
+    with (
+        tempfile.TemporaryDirectory(prefix="seamless-bench-") as scratch,
+        surroundings(Path(scratch)) as around,
+    ):
+        runs = run_rounds(cases, arguments.rounds, around)
+    results = summarise(cases, runs, arguments.rounds)
+    _report(results, arguments.output)
+    failed = sum(peer["failed"] for case in results["cases"] for peer in case["peers"].values())
+    if failed:
+        print(f"{failed} runs failed; the JSON has what they printed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    names = [case.name for case in CASES]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", epilog=f"cases: {names}")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="all, unless some are named")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=_HERE / "results", metavar="FOLDER")
+    arguments = parser.parse_args()
+    unknown = set(arguments.cases) - set(names)
+    if unknown:
+        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if arguments.rounds < 1:
+        parser.error("at least one round")
+    return arguments
+
+
+def _environments(cases: list[Case]) -> list[str]:
+    """What these cases need; ours always, for the services are in it."""
+    needed = {ENVIRONMENTS.get(peer, "ours") for case in cases for peer in case.peers} | {"ours"}
+    return [name for name in environments.NAMES if name in needed]
+
+
+def _report(results: dict[str, object], output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    data, picture = output / "results.json", output / "results.png"
+    data.write_text(json.dumps(results, indent=1) + "\n")
+    text = table(results)
+    (output / "results.md").write_text(text + "\n")
+    print(text)
+    subprocess.run(
+        [environments.python("ours"), _HERE / "plot.py", data, picture],
+        check=True,
+        stdout=sys.stderr,
+    )
+    print(f"Written: {data}, results.md and {picture.name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

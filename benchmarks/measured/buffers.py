@@ -1,0 +1,131 @@
+"""Buffers: small ones in number, large ones alone, to and from folders and servers.
+
+No buffer is read twice by a process, for Seamless keeps what it has read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from meter import Meter, Report
+from peer import Peer
+from task import Task, checksum_of, require
+
+_TICK = 0.001
+
+
+def resolved_in_turn(peer: Peer, task: Task) -> Report:
+    """`count` small buffers, one after another, by a synchronous caller."""
+    peer.connect(task)
+    peer.resolve(task["small"][0])
+    checksums = task["small"][1 : 1 + task["count"]]
+    with Meter() as meter:
+        contents = [peer.resolve(checksum) for checksum in checksums]
+    report = meter.report(len(checksums))
+    require([checksum_of(content) for content in contents] == checksums, "a buffer's bytes")
+    report.checks = len(checksums)
+    return report
+
+
+def gathered(peer: Peer, task: Task) -> Report:
+    """`count` small buffers at once in one loop."""
+
+    async def main() -> Report:
+        peer.connect(task)
+        await peer.get(task["small"][0])
+        checksums = task["small"][1 : 1 + task["count"]]
+        with Meter() as meter:
+            contents = await peer.gather(peer.get, checksums)
+        report = meter.report(len(checksums))
+        require([checksum_of(content) for content in contents] == checksums, "a buffer's bytes")
+        report.checks = len(checksums)
+        return report
+
+    return peer.run(main)
+
+
+def same_buffer(peer: Peer, task: Task) -> Report:
+    """`count` gets of one buffer at once."""
+
+    async def main() -> Report:
+        peer.connect(task)
+        await peer.get(task["small"][0])
+        with Meter() as meter:
+            contents = await peer.gather(peer.get, [task["medium"]] * task["count"])
+        report = meter.report(len(contents))
+        for content in contents:
+            require(checksum_of(content) == task["medium"], "a buffer's bytes")
+        report.checks = len(contents)
+        return report
+
+    return peer.run(main)
+
+
+def downloaded(peer: Peer, task: Task) -> Report:
+    """The large buffer into memory, while another task of the caller's loop ticks."""
+
+    async def main() -> Report:
+        peer.connect(task)
+        await peer.get(task["small"][0])
+        report, content = await _ticking(peer, lambda: peer.get(task["large"]))
+        require(checksum_of(content) == task["large"], "the buffer's bytes")
+        report.checks = 1
+        return report
+
+    return peer.run(main)
+
+
+def uploaded(peer: Peer, task: Task) -> Report:
+    """A large new buffer from memory to every server; `again`: what the servers have by then."""
+    content = os.urandom(task["megabytes"] * 1_000_000)
+    checksum = checksum_of(content)
+
+    async def main() -> Report:
+        peer.connect(task)
+        if task.get("again"):
+            require(await peer.put(checksum, content), "the first upload is not confirmed")
+        report, written = await _ticking(peer, lambda: peer.put(checksum, content))
+        require(written, "the upload is not confirmed")
+        return report
+
+    report = peer.run(main)
+    report.checks = 1  # the slow servers confirm only what has its checksum
+    if "stored" in task:
+        stored = Path(task["stored"], checksum[:2], checksum)
+        require(checksum_of(stored.read_bytes()) == checksum, "the stored bytes")
+        stored.unlink()
+    return report
+
+
+async def _ticking(
+    peer: Peer, operation: Callable[[], Coroutine[Any, Any, Any]]
+) -> tuple[Report, Any]:
+    """Measure `operation`, and how long a task beside it waited for its turns beyond its sleep."""
+    pauses: list[float] = []
+    done = False
+
+    async def tick() -> None:
+        while not done:
+            before = time.perf_counter()
+            await peer.sleep(_TICK)
+            pauses.append(time.perf_counter() - before - _TICK)
+
+    async def work() -> tuple[Report, Any]:
+        nonlocal done
+        await peer.sleep(10 * _TICK)  # the other task is ticking by now
+        try:
+            with Meter() as meter:
+                result = await operation()
+            return meter.report(1), result
+        finally:
+            done = True
+
+    (report, result), _ = await peer.gather(lambda step: step(), [work, tick])
+    pauses.sort()
+    report.extra["pause_max_ms"] = pauses[-1] * 1e3
+    report.extra["pause_p999_ms"] = pauses[int(len(pauses) * 0.999)] * 1e3
+    return report, result

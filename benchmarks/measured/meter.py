@@ -1,0 +1,73 @@
+"""What one run of a case took, in wall time, CPU time and memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Report:
+    """One run: seconds, MB (10^6 bytes) and how much was checked.
+
+    `grown_mb` is how far the peak lies above the memory in use when the measuring began.
+    """
+
+    wall: float
+    cpu: float
+    peak_mb: float
+    grown_mb: float
+    operations: int
+    checks: int = 0
+    extra: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return asdict(self)
+
+
+class Meter:
+    """A context manager around what is measured; `report` says what that took.
+
+    With `children`, the CPU time and the memory are those of the ended child processes. The peak
+    memory is that of the process's whole life, so checks that take memory come after `report`.
+    """
+
+    def __init__(self, *, children: bool = False) -> None:
+        self._children = children
+
+    def __enter__(self) -> Meter:
+        self._before = 0.0 if self._children else _status_mb("VmRSS")
+        self._cpu = self._cpu_seconds()
+        self._wall = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wall = time.perf_counter() - self._wall
+        self._cpu = self._cpu_seconds() - self._cpu
+        self._peak = self._peak_mb()
+
+    def report(self, operations: int) -> Report:
+        """What it took, for so many operations."""
+        grown = self._peak - self._before
+        return Report(self._wall, self._cpu, self._peak, grown, operations)
+
+    def _cpu_seconds(self) -> float:
+        if not self._children:
+            return time.process_time()
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    def _peak_mb(self) -> float:
+        if self._children:
+            return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+        # Not getrusage: its figure for a process starts from that of the parent that forked it.
+        return _status_mb("VmHWM")
+
+
+def _status_mb(name: str) -> float:
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(name))
+    return int(line.split()[1]) * 1024 / 1e6

@@ -1,0 +1,44 @@
+"""What the cases ask of a peer; each peer gives as much of it as it can."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from task import Task
+
+
+class Peer:
+    """A client of the services, on asyncio where it does not say otherwise."""
+
+    def connect(self, task: Task) -> None:
+        """Make the services that the task names known; in the loop, where one is used."""
+
+    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+        """Run `main` in a new event loop."""
+        return asyncio.run(main())
+
+    async def gather(self, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> Any:
+        """The results of `function` for all items at once, in order."""
+        return await asyncio.gather(*[function(item) for item in items])
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep in the peer's kind of loop."""
+        await asyncio.sleep(seconds)
+
+    async def lookup(self, key: str) -> str:
+        """The result of a transformation."""
+        raise NotImplementedError
+
+    async def get(self, checksum: str) -> bytes | bytearray:
+        """A buffer's content."""
+        raise NotImplementedError
+
+    async def put(self, checksum: str, content: bytes) -> bool:
+        """Store a buffer; True where that is confirmed."""
+        raise NotImplementedError
+
+    def resolve(self, checksum: str) -> bytes:
+        """A buffer's content, for a synchronous caller."""
+        raise NotImplementedError
