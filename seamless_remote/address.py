@@ -5,23 +5,30 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .errors import LaunchError
 from .launching import Launch, Launched
+from .transport.circuit import Circuit
 from .transport.messages import Origin, parse_url
+from .transport.retry import RetryBudget
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A service's URL, taken apart once."""
+    """A service's URL, taken apart once, and what is known of the service there.
+
+    A service that is launched again is another one: it begins with a closed circuit.
+    """
 
     url: str
     origin: Origin
     path: str
     launched: Launched | None = None
+    circuit: Circuit = field(default_factory=Circuit, compare=False)
+    budget: RetryBudget = field(default_factory=RetryBudget, compare=False)
 
     @classmethod
     def at(cls, url: str, launched: Launched | None = None) -> Endpoint:

@@ -7,7 +7,6 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
 from types import EllipsisType
 from typing import ClassVar, TypeVar
 
@@ -15,13 +14,13 @@ import anyio
 import seamless
 
 from .address import Address, Endpoint
+from .attempts import Attempt, Attempts
 from .errors import (
     ClientRestartRequiredError,
     ConnectError,
     NurseryClosedError,
     RefusedError,
     ServiceError,
-    ServiceTimeout,
 )
 from .nursery import process
 from .nursery.health import HealthRecord
@@ -37,8 +36,6 @@ __all__ = ["Client", "ClientRestartRequiredError", "close_all_clients"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Attempt = Callable[[Scope, Endpoint], Awaitable[T]]
-"""One try of a request: `async def attempt(scope, endpoint)`."""
 
 CONTROL_LANE = "control"
 """Short requests that must not wait behind long ones: pings, promises, questions."""
@@ -49,21 +46,8 @@ ANSWER_LIMIT = 64 * 1024 * 1024
 QUOTED_TEXT = 1000
 """How many characters of a service's words an error message repeats."""
 
-LONGEST_RETRY_AFTER = 60.0
-"""Seconds that a service's wish to be left alone for a while is granted at most."""
-
 UPKEEP_INTERVAL = 10.0
 """Seconds between two looks at idle connections."""
-
-
-class TransientRefusal(ServiceError):
-    """An answer with a status that says: try again (408, 425, 429, 5xx)."""
-
-    def __init__(self, status: int, text: str, retry_after: float | None) -> None:
-        super().__init__(f"it answered {status}: {text}")
-        self.status = status
-        self.text = text
-        self.retry_after = retry_after
 
 
 class Client:
@@ -124,12 +108,65 @@ class Client:
         if endpoint is None:
             return
         try:
-            await self._ping(scope, endpoint)
+            await self.ping(scope, endpoint)
         except ConnectError:
             if not scope.closed:
                 self.address.lost(endpoint)
         except (ServiceError, RefusedError) as exc:
             logger.debug("%s at %s did not answer its ping: %s", self.service, endpoint.url, exc)
+
+    async def ping(self, scope: Scope, endpoint: Endpoint) -> None:
+        """Ask the service for its health, once; it is noted, and a good answer ends a circuit's
+        wait.
+
+        Raises ServiceError where it does not answer in time, RefusedError where it is not well.
+        """
+        timeout = scope.settings.healthcheck_timeout
+        request = Request("GET", f"{endpoint.path}/healthcheck")
+        try:
+            response = await self._send(
+                scope, endpoint, request, lane=CONTROL_LANE, read_timeout=timeout
+            )
+            body = await response.read(ANSWER_LIMIT)
+        except NurseryClosedError:
+            raise
+        except ServiceError as exc:
+            self.health.failure(exc)
+            raise
+        if response.status >= 300:
+            refusal = self._refused("the healthcheck", response.status, body)
+            self.health.failure(refusal)
+            raise refusal
+        if endpoint.circuit.probed(time.monotonic(), True, random.random):
+            logger.warning("%s at %s answers again", self.service, endpoint.url)
+
+    # For the tries of its calls.
+
+    def note_retry(self) -> None:
+        """A request is made again."""
+        self._retries += 1
+
+    def note_success(self, endpoint: Endpoint) -> None:
+        """A request was answered, be it with a refusal."""
+        endpoint.budget.earn()
+        if endpoint.circuit.success():
+            logger.warning("%s at %s answers again", self.service, endpoint.url)
+
+    def note_failure(self, endpoint: Endpoint, failure: ServiceError) -> None:
+        """A request failed in a way that may pass."""
+        if not isinstance(failure, retry.TransientRefusal):
+            self.health.failure(failure)
+        if isinstance(failure, ConnectError):
+            self.address.lost(endpoint)
+        # One that is given up needs no circuit: what is launched instead has its own.
+        current = self.address.current() is endpoint
+        if current and endpoint.circuit.failure(time.monotonic(), failure, random.random):
+            logger.warning(
+                "%s at %s fails again and again, lately: %s; its requests wait for a good ping",
+                self.service,
+                endpoint.url,
+                failure,
+            )
 
     def _close_sessions(self) -> None:
         """Nothing to close: connections belong to the nursery, which other callers go on using."""
@@ -181,7 +218,7 @@ class Client:
     def _raise_if_transient(response: Response, body: bytes) -> None:
         """TransientRefusal for an answer that asks to try again."""
         if retry.is_transient_status(response.status):
-            raise TransientRefusal(
+            raise retry.TransientRefusal(
                 response.status,
                 quote(body),
                 retry.retry_after_seconds(response.headers, time.time()),
@@ -220,61 +257,12 @@ class Client:
         return response
 
     async def _attempt(self, scope: Scope, what: str, attempt: Attempt[T]) -> T:
-        """Run `attempt` until it counts: transient failures are retried with growing pauses.
-
-        `attempt` raises a ServiceError for a transient failure; everything else goes on to the
-        caller. A launched service that is gone is launched again.
-
-        Raises:
-            ServiceError: every try failed; it names service, URL, tries and the last cause.
-            ServiceTimeout: the total timeout ran out.
-        """
+        """Run `attempt` until it counts (see `Attempts.run`)."""
         self._in_flight += 1
         try:
-            total = scope.settings.total_timeout
-            if total is None:
-                return await self._tries(scope, what, attempt)
-            with anyio.move_on_after(total):
-                return await self._tries(scope, what, attempt)
-            raise ServiceTimeout(str(self._error(what, 0, total, "the total timeout ran out")))
+            return await Attempts(self, scope, what, attempt).run()
         finally:
             self._in_flight -= 1
-
-    async def _tries(self, scope: Scope, what: str, attempt: Attempt[T]) -> T:
-        started = time.monotonic()
-        tries = 0
-        while True:
-            endpoint = await self.address.acquire()
-            tries += 1
-            try:
-                return await attempt(scope, endpoint)
-            except NurseryClosedError:
-                raise  # says nothing about the service, and comes again at every try
-            except TransientRefusal as exc:
-                failure: ServiceError = exc
-                wait_at_least = min(exc.retry_after or 0.0, LONGEST_RETRY_AFTER)
-            except ServiceError as exc:
-                if scope.closed:
-                    raise NurseryClosedError(f"the remote nursery ended during {what}") from exc
-                failure = exc
-                wait_at_least = 0.0
-                self.health.failure(exc)
-                if isinstance(exc, ConnectError):
-                    self.address.lost(endpoint)
-            if tries >= scope.settings.max_tries:
-                elapsed = time.monotonic() - started
-                raise self._error(what, tries, elapsed, failure) from failure
-            self._retries += 1
-            pause = max(wait_at_least, retry.pause(tries, random.random))
-            logger.debug("%s: %s; try %d follows in %.2f s", what, failure, tries + 1, pause)
-            await anyio.sleep(pause)
-
-    def _error(self, what: str, tries: int, elapsed: float, last: object) -> ServiceError:
-        times = f" {tries} times" if tries > 1 else ""
-        return ServiceError(
-            f"{self.service} at {self.url}: {what} failed{times} in {elapsed:.1f} s; "
-            f"last: {last}. Is the service running, and can this machine reach it?"
-        )
 
     def _refused(self, what: str, status: int, body: bytes) -> RefusedError:
         text = quote(body)
@@ -284,29 +272,11 @@ class Client:
             text=text,
         )
 
-    async def _ping(self, scope: Scope, endpoint: Endpoint) -> None:
-        timeout = scope.settings.healthcheck_timeout
-        request = Request("GET", f"{endpoint.path}/healthcheck")
-        try:
-            response = await self._send(
-                scope, endpoint, request, lane=CONTROL_LANE, read_timeout=timeout
-            )
-            body = await response.read(ANSWER_LIMIT)
-        except NurseryClosedError:
-            raise
-        except ServiceError as exc:
-            self.health.failure(exc)
-            raise
-        if response.status >= 300:
-            refusal = self._refused("the healthcheck", response.status, body)
-            self.health.failure(refusal)
-            raise refusal
-
     async def _check(self, scope: Scope) -> None:
         """A healthcheck that is retried like any request."""
 
         async def attempt(scope: Scope, endpoint: Endpoint) -> None:
-            await self._ping(scope, endpoint)
+            await self.ping(scope, endpoint)
 
         await self._attempt(scope, "the healthcheck", attempt)
 

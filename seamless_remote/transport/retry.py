@@ -6,13 +6,30 @@ from collections.abc import Callable
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 
-from seamless_remote.errors import ConnectError, ExchangeError
+from seamless_remote.errors import ConnectError, ExchangeError, ServiceError
 
 from .messages import Headers
 
 # RFC 9110, 15.5.9; RFC 8470; RFC 6585: the 4xx that ask for a later try.
 _TRANSIENT_REFUSALS = frozenset((408, 425, 429))
 _MAX_DOUBLINGS = 32
+
+BUDGET = 100
+"""How many retries a service gets at once; a part of one is earned by each success, and one
+a tenth of a second comes back."""
+
+_EARNED = 0.1
+_PER_SECOND = 10.0
+
+
+class TransientRefusal(ServiceError):
+    """An answer with a status that says: try again. `retry_after` is in seconds."""
+
+    def __init__(self, status: int, text: str, retry_after: float | None) -> None:
+        super().__init__(f"it answered {status}: {text}")
+        self.status = status
+        self.text = text
+        self.retry_after = retry_after
 
 
 def is_transient_status(status: int) -> bool:
@@ -25,7 +42,7 @@ def is_transient_error(exc: BaseException) -> bool:
 
     That includes ProtocolError: an answer cut short by a server that ends looks like one.
     """
-    return isinstance(exc, (ConnectError, ExchangeError))
+    return isinstance(exc, (ConnectError, ExchangeError, TransientRefusal))
 
 
 def retry_after_seconds(headers: Headers, now: float) -> float | None:
@@ -58,3 +75,31 @@ def pause(
     """
     doublings = min(max(attempt - 1, 0), _MAX_DOUBLINGS)
     return random() * min(cap, base * 2.0**doublings)
+
+
+class RetryBudget:
+    """What bounds the retries at one service, so that its trouble does not multiply its load.
+
+    As with a circuit, several threads may use one without a lock.
+    """
+
+    __slots__ = ("_refilled_at", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = float(BUDGET)
+        self._refilled_at = 0.0
+
+    def earn(self) -> None:
+        """A request was answered."""
+        if self._tokens < BUDGET:
+            self._tokens += _EARNED
+
+    def take(self, now: float) -> bool:
+        """Whether one more retry may be made at `now` (in seconds, of a clock that only grows)."""
+        refill = (now - self._refilled_at) * _PER_SECOND
+        self._refilled_at = now
+        self._tokens = min(float(BUDGET), self._tokens + refill)
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True

@@ -29,7 +29,7 @@ def host(
 
     Requests are tried again without much of a pause: how long it is, is the transport's subject.
     """
-    monkeypatch.setattr(retry, "pause", lambda tries, rand: 0.001)
+    monkeypatch.setattr(retry, "pause", lambda tries, rand, **_: 0.001)
     return Host(*HOSTS[request.param], Settings())
 
 

@@ -14,6 +14,7 @@ from seamless_remote.transport import (
     pause,
     retry_after_seconds,
 )
+from seamless_remote.transport.retry import TransientRefusal
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 507, 599])
@@ -96,3 +97,8 @@ def test_pauses_are_spread() -> None:
     pauses = [pause(4, dice.random, base=1, cap=60) for _ in range(1000)]
     assert min(pauses) < 0.5
     assert max(pauses) > 7.5
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_an_answer_that_asks_to_try_again_may_pass(status: int) -> None:
+    assert is_transient_error(TransientRefusal(status, "busy", 1.0))
