@@ -32,6 +32,7 @@ from .errors import (
 )
 from .nursery.scope import Scope
 from .transport import retry
+from .transport.circuit import CircuitOpenError
 
 if TYPE_CHECKING:
     from .client import Client
@@ -100,6 +101,8 @@ class Attempts(Generic[T]):
                 continue
             try:
                 return await self._try(endpoint)
+            except CircuitOpenError:
+                self._tries -= 1
             except ServiceError as exc:
                 await self._take_failure(endpoint, exc)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from seamless_remote.errors import ServiceError
+
 from . import retry
 
 OPENS_AFTER = 10
@@ -21,6 +23,10 @@ LONGEST_PROBE_PAUSE = 1.0
 
 PROBE_LEASE = 30.0
 """Seconds after which a probe that nobody has reported on is taken for lost."""
+
+
+class CircuitOpenError(ServiceError):
+    """A request was not sent, for the circuit opened while it waited for its turn."""
 
 
 class Circuit:
@@ -49,6 +55,11 @@ class Circuit:
     def is_open(self) -> bool:
         """Whether requests have to wait for a probe."""
         return self._opened_at is not None
+
+    def require_closed(self) -> None:
+        """CircuitOpenError if it is open: for a request that has waited since it was let pass."""
+        if self.is_open:
+            raise CircuitOpenError(f"it fails again and again, lately: {self.last_failure}")
 
     def open_for(self, now: float) -> float:
         """For how many seconds it has been open."""

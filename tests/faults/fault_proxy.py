@@ -101,6 +101,10 @@ class FaultProxy:
         """The first line of whatever clients sent, but for the pings of keepalive."""
         return [line for line in self._lines if b"/healthcheck" not in line]
 
+    def pings(self) -> list[bytes]:
+        """The first lines of the healthchecks."""
+        return [line for line in self._lines if b"/healthcheck" in line]
+
     def claim(self, fault: Fault) -> bool:
         """Whether this fault may strike now: it is in force, and has not done so often enough."""
         with self._lock:
@@ -268,6 +272,7 @@ class _Connection:
         line = self.client.recv(PIECE, socket.MSG_PEEK).split(b"\r\n", 1)[0]
         if not only.search(line):
             return False
+        self.proxy.note(line)
         self.misled = answer.status is None
         self.client.settimeout(PATIENCE)
         end = play(self.client, answer)
