@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -95,6 +96,7 @@ class LaunchedAddress(Address):
 
     def lost(self, endpoint: Endpoint) -> None:
         if endpoint.launched is not None:
+            endpoint.circuit.retire(time.monotonic())
             self.launch.drop(endpoint.launched)
 
     def start(self) -> None:

@@ -125,7 +125,7 @@ class Client:
         request = Request("GET", f"{endpoint.path}/healthcheck")
         try:
             response = await self._send(
-                scope, endpoint, request, lane=CONTROL_LANE, read_timeout=timeout
+                scope, endpoint, request, lane=CONTROL_LANE, read_timeout=timeout, urgent=True
             )
             body = await response.read(ANSWER_LIMIT)
         except NurseryClosedError:
@@ -202,13 +202,19 @@ class Client:
             )
 
     async def _exchange(
-        self, scope: Scope, endpoint: Endpoint, request: Request, *, lane: str = "main"
+        self,
+        scope: Scope,
+        endpoint: Endpoint,
+        request: Request,
+        *,
+        lane: str = "main",
+        urgent: bool = False,
     ) -> tuple[int, bytes]:
         """Send a request and read its answer whole: status (below 400, or 4xx) and body.
 
         Raises TransientRefusal for a status that asks to try again.
         """
-        response = await self._send(scope, endpoint, request, lane=lane)
+        response = await self._send(scope, endpoint, request, lane=lane, urgent=urgent)
         body = await response.read(ANSWER_LIMIT)
         self._bytes_received += len(body)
         self._raise_if_transient(response, body)
@@ -233,11 +239,17 @@ class Client:
         lane: str = "main",
         read_timeout: float | EllipsisType | None = ...,
         bound: int | EllipsisType | None = ...,
+        urgent: bool = False,
     ) -> Response:
         """Send a request and await the head of its answer; the caller closes the response.
 
-        The read timeout (seconds) and the bound on connections are the settings' by default.
+        The read timeout (seconds) and the bound on connections are the settings' by default. Unless
+        it is `urgent`, a request is not sent while the service's circuit is open (a
+        CircuitOpenError): it may have opened since the call was let pass.
         """
+        if not urgent:
+            endpoint.circuit.require_closed()
+            request.before_turn = endpoint.circuit.require_closed
         if isinstance(read_timeout, EllipsisType):
             read_timeout = scope.settings.read_timeout
         transport = scope.resource(make_transport)

@@ -160,7 +160,8 @@ class DatabaseClient(Client):
     ) -> bytes | None:
         body = json.dumps(question).encode()
         request = Request("GET", f"{endpoint.path}/", body=body, safe=True)
-        status, answer = await self._limited(scope, endpoint, request)
+        async with scope.limiter:
+            status, answer = await self._exchange(scope, endpoint, request)
         if status == 200:
             return answer
         if status == 404:
@@ -201,7 +202,8 @@ class DatabaseClient(Client):
                     return True
             request = Request("PUT", f"{endpoint.path}/", body=body)
             try:
-                status, text = await self._limited(scope, endpoint, request)
+                async with scope.limiter:
+                    status, text = await self._exchange(scope, endpoint, request)
             except ExchangeError:
                 in_doubt = True
                 raise
@@ -215,14 +217,6 @@ class DatabaseClient(Client):
             raise refusal
 
         return await self._attempt(scope, what, attempt)
-
-    async def _limited(
-        self, scope: Scope, endpoint: Endpoint, request: Request
-    ) -> tuple[int, bytes]:
-        """Send a request when its turn comes."""
-        async with scope.limiter:
-            endpoint.circuit.require_closed()
-            return await self._exchange(scope, endpoint, request)
 
     def _unexpected(self, wanted: str, body: bytes) -> AnswerError:
         return AnswerError(

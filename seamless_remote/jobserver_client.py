@@ -156,7 +156,7 @@ class JobserverClient(Client):
             "GET", f"{endpoint.path}/run-transformation", headers=_HEADERS, body=job.body
         )
         response = await self._send(
-            scope, endpoint, request, lane=JOBS_LANE, read_timeout=None, bound=None
+            scope, endpoint, request, lane=JOBS_LANE, read_timeout=None, bound=None, urgent=True
         )
         body = await response.read(ANSWER_LIMIT)
         self._bytes_received += len(body)
@@ -277,7 +277,9 @@ class JobserverClient(Client):
 
     async def _cancel_once(self, scope: Scope, endpoint: Endpoint, checksum: str) -> bool:
         request = Request("POST", f"{endpoint.path}/cancel-transformation/{checksum}", safe=True)
-        status, body = await self._exchange(scope, endpoint, request, lane=CONTROL_LANE)
+        status, body = await self._exchange(
+            scope, endpoint, request, lane=CONTROL_LANE, urgent=True
+        )
         if status != 200:
             raise self._refused(f"to cancel job {checksum}", status, body)
         return (json_of(body, dict) or {}).get("canceled") is True
@@ -300,6 +302,7 @@ class JobserverClient(Client):
             request,
             lane=CONTROL_LANE,
             read_timeout=scope.settings.healthcheck_timeout,
+            urgent=True,
         )
         body = await response.read(ANSWER_LIMIT)
         self._raise_if_transient(response, body)

@@ -39,16 +39,18 @@ class Circuit:
     - closed on trial, after a probe that was answered: the next failure opens it again, with the
       pauses between probes as long as they had become; the next success closes it for good.
 
-    A request that was under way when the circuit opened closes it as well by its success.
+    A request that was under way when the circuit opened closes it as well by its success. One that
+    is retired is open for good.
     """
 
-    __slots__ = ("_failures", "_opened_at", "_probe_at", "_probes", "last_failure")
+    __slots__ = ("_failures", "_opened_at", "_probe_at", "_probes", "_retired", "last_failure")
 
     def __init__(self) -> None:
         self._failures = 0
         self._probes = 0
         self._probe_at = math.inf
         self._opened_at: float | None = None
+        self._retired = False
         self.last_failure = ""
 
     @property
@@ -59,7 +61,7 @@ class Circuit:
     def require_closed(self) -> None:
         """CircuitOpenError if it is open: for a request that has waited since it was let pass."""
         if self.is_open:
-            raise CircuitOpenError(f"it fails again and again, lately: {self.last_failure}")
+            raise CircuitOpenError(f"the service is in trouble, lately: {self.last_failure}")
 
     def open_for(self, now: float) -> float:
         """For how many seconds it has been open."""
@@ -83,14 +85,14 @@ class Circuit:
 
     def may_probe(self, now: float) -> bool:
         """Whether the caller is the one who probes now, and reports by `probed`."""
-        if not self.is_open or now < self._probe_at:
+        if not self.is_open or self._retired or now < self._probe_at:
             return False
         self._probe_at = now + PROBE_LEASE
         return True
 
     def probed(self, now: float, answered: bool | None, random: Callable[[], float]) -> bool:
         """Report on a probe; None: it was cancelled, and is due again. True if that closes it."""
-        if not self.is_open:
+        if not self.is_open or self._retired:
             return False
         if answered:
             self._failures = OPENS_AFTER - 1
@@ -101,6 +103,12 @@ class Circuit:
             self._await_probe(now, random)
         return False
 
+    def retire(self, now: float) -> None:
+        """The service will not come back there: what waits for its turn has to look elsewhere."""
+        self._retired = True
+        self._opened_at = now
+        self._probe_at = math.inf
+
     def _await_probe(self, now: float, random: Callable[[], float]) -> None:
         self._probes += 1
         self._probe_at = now + retry.pause(
@@ -108,5 +116,7 @@ class Circuit:
         )
 
     def _close(self) -> bool:
-        was_open, self._opened_at = self.is_open, None
-        return was_open
+        if not self.is_open or self._retired:
+            return False
+        self._opened_at = None
+        return True

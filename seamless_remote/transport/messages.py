@@ -97,7 +97,8 @@ class Request:
     nothing else. `safe` says that the request may be sent a second time when a reused connection
     broke before the answer; `expect_continue` asks the server for a go before the body is sent.
     `abort`, while it is under way on an http connection, ends that connection from any thread, even
-    while its loop stands still.
+    while its loop stands still. `before_turn`, if given, is called when the request has waited for
+    a connection and its turn has come: what it raises is raised instead of sending the request.
     """
 
     method: str
@@ -106,6 +107,7 @@ class Request:
     body: bytes | memoryview | StreamBody | None = None
     expect_continue: bool = False
     safe: bool = False
+    before_turn: Callable[[], None] | None = field(default=None, compare=False)
     abort: Callable[[], None] | None = field(default=None, init=False, compare=False)
 
     @property

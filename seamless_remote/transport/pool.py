@@ -103,7 +103,7 @@ class Pool:
             if self._free > 0:
                 self._free -= 1
             else:
-                await self._wait_for_turn()
+                await self._wait_for_turn(request)
         except BaseException:
             self._requests -= 1
             raise
@@ -155,7 +155,7 @@ class Pool:
         while self._queue:
             self._queue.popitem(last=False)[0].set()
 
-    async def _wait_for_turn(self) -> None:
+    async def _wait_for_turn(self, request: Request) -> None:
         turn = anyio.Event()
         self._queue[turn] = None
         try:
@@ -168,6 +168,12 @@ class Pool:
             raise
         if self._closed:
             raise self._closed_error()
+        if request.before_turn is not None:
+            try:
+                request.before_turn()
+            except BaseException:
+                self._pass_turn()
+                raise
 
     def _pass_turn(self) -> None:
         """Give a slot to the first in the queue. It is never free in between: nobody jumps in."""

@@ -13,6 +13,7 @@ from seamless_remote.transport.circuit import (
     PROBE_BASE,
     PROBE_LEASE,
     Circuit,
+    CircuitOpenError,
 )
 from seamless_remote.transport.retry import BUDGET, RetryBudget
 
@@ -171,3 +172,20 @@ def test_whatever_happens_to_it_a_probe_is_due_within_the_lease_while_it_is_open
         if circuit.is_open and dice.random() < 0.01:
             now += PROBE_LEASE
             assert circuit.may_probe(now)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda circuit: circuit.success(),
+        lambda circuit: circuit.probed(9.0, True, longest),
+        lambda circuit: circuit.may_probe(1e9),
+    ],
+)
+def test_a_retired_one_stays_open_and_is_not_probed(event: Callable[[Circuit], bool]) -> None:
+    circuit = Circuit()
+    circuit.retire(5.0)
+    assert not event(circuit)
+    assert circuit.is_open
+    with pytest.raises(CircuitOpenError):
+        circuit.require_closed()
