@@ -83,8 +83,8 @@ class Attempts(Generic[T]):
         Raises:
             ServiceError: every try failed, or none could be made; it names service, URL, tries and
                 the last cause.
-            ServiceTimeout: the total timeout ran out, or the caller's deadline left no time for
-                another try.
+            ServiceTimeout: the last try ended in one, the total timeout ran out, or the caller's
+                deadline left no time for another try.
         """
         total = self._scope.settings.total_timeout
         if total is None:
@@ -138,7 +138,8 @@ class Attempts(Generic[T]):
         self._last = exc
         self._client.note_failure(endpoint, exc)
         if self._tries >= self._scope.settings.max_tries:
-            raise self._failed() from exc
+            silent = isinstance(exc, ServiceTimeout)
+            raise self._failed(kind=ServiceTimeout if silent else ServiceError) from exc
         pause = retry.pause(self._tries, random.random)
         if isinstance(exc, retry.TransientRefusal):
             pause = max(pause, min(exc.retry_after or 0.0, LONGEST_RETRY_AFTER))
