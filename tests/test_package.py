@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import seamless.caching.buffer_writer  # noqa: F401 - its thread starts now, and not in a test
@@ -122,3 +124,10 @@ def test_importing_the_activation_modules_loads_no_backend_and_starts_nothing_of
     assert not there & {"trio", "httpx", "distributed", "dask", "tqdm", "remote_http_launcher"}
     assert not there & {"anyio-asyncio", "anyio-trio"}
     assert not {name for name in there if name.startswith("thread-seamless-remote")}
+
+
+def test_every_file_that_the_readme_points_to_is_there() -> None:
+    root = Path(__file__).parent.parent
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", (root / "README.md").read_text())
+    assert targets
+    assert [target for target in targets if not (root / target).exists()] == []
