@@ -208,14 +208,16 @@ class Client:
         request: Request,
         *,
         lane: str = "main",
+        limit: int = ANSWER_LIMIT,
         urgent: bool = False,
     ) -> tuple[int, bytes]:
         """Send a request and read its answer whole: status (below 400, or 4xx) and body.
 
-        Raises TransientRefusal for a status that asks to try again.
+        Raises TransientRefusal for a status that asks to try again, ProtocolError for a body of
+        more than `limit` bytes.
         """
         response = await self._send(scope, endpoint, request, lane=lane, urgent=urgent)
-        body = await response.read(ANSWER_LIMIT)
+        body = await response.read(limit)
         self._bytes_received += len(body)
         self._raise_if_transient(response, body)
         return response.status, body
