@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from .errors import WrongBytesError
-from .intake import BATCH_BYTES, Intake, Nowhere, Target
+from .intake import BATCH_BYTES, FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
 from .nursery.offload import OFFLOAD_BYTES, offload
 from .transport.decoding import suffix_encoding
 
@@ -47,10 +47,9 @@ class BufferFolder:
         Small plain files are read right here, others in a worker thread.
         """
         for found in self._candidates(checksum):
-            small = found.encoding is None and found.size <= OFFLOAD_BYTES
             try:
                 with found.file:
-                    content, actual = _read(found) if small else await offload(_read, found)
+                    content, actual = await _read(found, checksum)
             except WrongBytesError as exc:
                 self._pass_over(found, str(exc))
                 continue
@@ -67,7 +66,7 @@ class BufferFolder:
         for found in self._candidates(checksum):
             try:
                 with found.file:
-                    actual = await offload(_copy, found, target)
+                    actual, _ = await _take(found, target)
             except WrongBytesError as exc:
                 self._pass_over(found, str(exc))
             else:
@@ -89,7 +88,7 @@ class BufferFolder:
                 if known is not None:
                     return known
                 try:
-                    return await offload(_measure, found)
+                    return (await _take(found, Nowhere()))[1]
                 except WrongBytesError as exc:
                     self._pass_over(found, str(exc))
         return None
@@ -142,33 +141,60 @@ def _open_regular(path: str) -> BinaryIO | None:
     return open(descriptor, "rb", buffering=0)
 
 
-def _read(found: Found) -> tuple[bytes, str]:
-    """The plain bytes of a file and their checksum. WrongBytesError: it cannot be read."""
+async def _read(found: Found, wanted: str) -> tuple[bytes, str]:
+    """The plain bytes of a file, if they are the wanted ones, and their checksum.
+
+    WrongBytesError: it cannot be read or decompressed.
+    """
     if found.encoding is None:
-        content = _piece(found, -1)
-        return content, hashlib.sha256(content).hexdigest()
+        if found.size <= OFFLOAD_BYTES:
+            return _read_plain(found)
+        return await offload(_read_plain, found)
     target = io.BytesIO()
-    checksum = _copy(found, target)
+    try:
+        checksum, _ = await _take(found, target, FREE_BYTES)
+    except TooLongError:
+        # A few bytes may stand for more than there is memory: what they are is found out in
+        # constant memory, before memory is given to as much as that.
+        target.close()
+        checksum, length = await _take(found, Nowhere())
+        if checksum != wanted:
+            return b"", checksum
+        target = io.BytesIO()
+        checksum, _ = await _take(found, target, length)
     return target.getvalue(), checksum
 
 
-def _copy(found: Found, target: Target) -> str:
-    """Write the plain bytes of a file to `target`; their checksum.
+def _read_plain(found: Found) -> tuple[bytes, str]:
+    content = _piece(found, -1)
+    return content, hashlib.sha256(content).hexdigest()
 
-    WrongBytesError: the file cannot be read or decompressed.
+
+async def _take(found: Found, target: Target, limit: int | None = None) -> tuple[str, int]:
+    """Write the plain bytes of a file to `target`, in constant memory; their checksum and number.
+
+    WrongBytesError: the file cannot be read or decompressed, or more than `limit` bytes come of it.
     """
-    intake = Intake(target, found.encoding)
-    while piece := _piece(found, BATCH_BYTES):
-        intake.take([piece])
-    return intake.finish()
+    found.file.seek(0)
+    intake = Intake(target, found.encoding, limit)
+    checksum = await take_all(intake, _Pieces(found))
+    return checksum, intake.length
 
 
-def _measure(found: Found) -> int:
-    intake = Intake(Nowhere(), found.encoding)
-    while piece := _piece(found, BATCH_BYTES):
-        intake.take([piece])
-    intake.finish()
-    return intake.length
+class _Pieces:
+    """Iterates over a file's bytes as they are; read in worker threads."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await offload(_piece, self._found, BATCH_BYTES)
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
 
 def _piece(found: Found, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Answers without end, or that inflate without end: an error, within bounded memory."""
+"""Answers without end, and answers and files that inflate without end: memory stays bounded."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.from_thread
 import pytest
 from fault_proxy import FaultProxy
+from malformed_answers import gzip_zeros, zstd_zeros
 from malformed_contents import WITHOUT_END
 from nursery_runs import BACKENDS, in_nursery
 from played_answers import PlayedAnswer
-from request_kinds import KINDS, use
+from request_kinds import KINDS, checksum_of, fresh_content, use
+from seamless import Buffer
 from services import Service
 
 from seamless_remote import Settings, buffer_remote
@@ -64,6 +68,78 @@ def test_an_answer_without_end_takes_bounded_memory(
     backend = BACKENDS[(ASKED.index(name) + WITHOUT_END.index(answer)) % 2]
     in_nursery(backend, UNHURRIED, body)
     tried(f"{name}: {answer.name}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("suffix", "stored"), [(".zst", zstd_zeros), (".gz", gzip_zeros)])
+def test_a_file_that_inflates_to_gigabytes_takes_bounded_memory(
+    backend: str,
+    suffix: str,
+    stored: Callable[[], bytes],
+    shared_hashserver: Service,
+    tmp_path: Path,
+    tried: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    content = fresh_content()
+    checksum = checksum_of(content)
+    (tmp_path / (checksum.hex() + suffix)).write_bytes(stored() * 4)
+
+    async def body() -> None:
+        use(buffer_remote, shared_hashserver.url)
+        assert await buffer_remote.write_buffer(checksum, Buffer(content))
+        for name, type_, where in (
+            ("folder", "bufferfolder", {"directory": str(tmp_path)}),
+            ("server", "hashserver", {"url": shared_hashserver.url}),
+        ):
+            buffer_remote.define_extern_client(name, type_, **where)
+        buffer_remote.activate(no_main=True, extern_clients=["folder", "server"])
+        before = _forget_peak()
+        buffer = await buffer_remote.get_buffer(checksum)
+        assert _peak() - before < MAY_TAKE
+        assert buffer is not None
+        assert buffer.content == content
+
+    in_nursery(backend, UNHURRIED, body)
+    assert "holds wrong bytes" in caplog.text
+    tried(f"a file that inflates to gigabytes, {suffix}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_giving_up_on_a_file_that_inflates_to_gigabytes_does_not_wait_for_them(
+    backend: str, tmp_path: Path
+) -> None:
+    checksum = checksum_of(fresh_content())
+    # As zstd, some 300 kB that stand for 6 GiB in one batch.
+    (tmp_path / (checksum.hex() + ".zst")).write_bytes(zstd_zeros() * 3)
+    counted = Counted()
+
+    async def body() -> None:
+        counted.begun = anyio.Event()
+        buffer_remote.define_extern_client("folder", "bufferfolder", directory=str(tmp_path))
+        buffer_remote.activate(no_main=True, extern_clients=["folder"])
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(buffer_remote.copy_buffer, checksum, counted, counted.restart)
+            await counted.begun.wait()
+            task_group.cancel_scope.cancel()
+
+    in_nursery(backend, UNHURRIED, body)
+    assert 0 < counted.length < 3 << 30
+
+
+class Counted:
+    """A target that only counts, and tells when the first bytes have come."""
+
+    begun: anyio.Event
+    length = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        if not self.length:
+            anyio.from_thread.run_sync(self.begun.set)
+        self.length += len(data)
+
+    def restart(self) -> None:
+        self.length = 0
 
 
 async def _is_bad(call: Callable[[], Any], nothing_known: tuple[Any, ...]) -> None:
