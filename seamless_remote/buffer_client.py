@@ -11,18 +11,19 @@ import json
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from seamless import Checksum
 
 from .address import Address, Endpoint, KnownAddress, LaunchedAddress
 from .arguments import path_of
+from .buffer_download import Download, Outcome, measure
 from .buffer_folder import BufferFolder
 from .checksums import checksum_hex
 from .client import ANSWER_LIMIT, CONTROL_LANE, Client, quote
-from .errors import AnswerError, ServiceError, WrongBytesError
-from .intake import Intake, Nowhere, Target, TooLongError, take_all
+from .errors import AnswerError, RemoteError, ServiceError, WrongBytesError
+from .intake import Target
 from .json_answers import json_of
 from .launching import working_directory
 from .nursery.offload import OFFLOAD_BYTES, offload
@@ -34,17 +35,19 @@ from .transport.messages import Request, Response
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 UPLOAD_LANE = "upload"
 """Uploads have connections of their own: downloads of promised buffers may be waiting for them."""
+
+QUESTIONS_LANE = "questions"
+"""Questions may wait for an upload to end, and a download or an upload for their answer."""
 
 ASK_BEFORE_BYTES = 64 * 1024
 """From this many bytes on, the server is asked for its go before the body of an upload is sent."""
 
 LENGTHS_AT_ONCE = 10_000
 """How many checksums one question about lengths names at most."""
-
-FREE_BYTES = 64 * 1024 * 1024
-"""What a body of unknown plain length may hold before the server is asked how long it is."""
 
 _JSON = (("Content-Type", "application/json"),)
 
@@ -120,51 +123,43 @@ class BufferClient(Client):
     ) -> bool:
         """Download a buffer to `target` in constant memory; False where `get_in` gives None.
 
-        `restart` empties the target: before another try, and after wrong bytes.
+        `restart` empties the target: whenever the bytes begin anew, and where nothing is found.
         """
-        stated: int | None = None
+        download = Download(checksum, target, restart)
 
         async def attempt(scope: Scope, endpoint: Endpoint) -> bool:
-            nonlocal stated
-            request = Request("GET", f"{endpoint.path}/{checksum}", safe=True)
-            async with await self._send(scope, endpoint, request) as response:
-                if response.status != 200:
-                    return await self._no_buffer(response, checksum)
-                encoding = response.headers.get("Content-Encoding")
-                # Few bytes may inflate without end, and a body without a length may never end.
-                announced = encoding is None and response.content_length is not None
-                limit = None if announced else FREE_BYTES if stated is None else stated
-                intake = Intake(target, encoding, limit)
-                too_long = False
-                try:
-                    actual = await take_all(intake, response.chunks())
-                except TooLongError as exc:
-                    too_long = True
-                    actual = f"unknown: {exc}"
-                except WrongBytesError as exc:
-                    actual = f"unknown: {exc}"
-                except ServiceError:
-                    await offload(restart)
-                    raise
-                self._bytes_received += intake.length
-            if actual == checksum:
-                return True
-            if too_long and stated is None:
-                await offload(restart)
+            async def ask_length() -> int | None:
                 (answer,) = await self._ask(scope, endpoint, "/buffer-length", [checksum])
-                stated = await self._length(scope, endpoint, checksum, answer) or 0
-                return await attempt(scope, endpoint)
-            logger.warning(
-                "%s at %s sent wrong bytes for %s (their checksum is %s); the next source is tried",
-                self.service,
-                endpoint.url,
-                checksum,
-                actual,
-            )
-            await offload(restart)
-            return False
+                return await self._length(scope, endpoint, checksum, answer)
 
-        return await self._attempt(scope, f"the download of {checksum}", attempt)
+            outcome = Outcome.ANEW
+            while outcome is Outcome.ANEW:
+                request = download.request(f"{endpoint.path}/{checksum}")
+                async with await self._send(scope, endpoint, request) as response:
+                    if not download.is_answered_by(response):
+                        return await self._no_buffer(response, checksum)
+                    outcome = await download.take(response, ask_length)
+            if outcome is Outcome.WRONG:
+                logger.warning(
+                    "%s at %s sent wrong bytes for %s: %s; the next source is tried",
+                    self.service,
+                    endpoint.url,
+                    checksum,
+                    download.fault,
+                )
+            return outcome is Outcome.RIGHT
+
+        found = False
+        try:
+            found = await self._attempt(scope, f"the download of {checksum}", attempt)
+        except RemoteError:
+            await download.begin_anew()
+            raise
+        finally:
+            self._bytes_received += download.received
+        if not found:
+            await download.begin_anew()
+        return found
 
     async def put_in(self, scope: Scope, checksum: str, content: bytes | memoryview) -> bool:
         """Upload a buffer; True when the server is known to have it stored.
@@ -259,7 +254,7 @@ class BufferClient(Client):
         """Ask one of the questions whose body and answer are lists of the same length."""
         body = json.dumps(list(checksums)).encode()
         request = Request("GET", endpoint.path + question, headers=_JSON, body=body, safe=True)
-        status, text = await self._exchange(scope, endpoint, request, lane="questions")
+        status, text = await self._exchange(scope, endpoint, request, lane=QUESTIONS_LANE)
         if status != 200:
             raise self._refused(question, status, text)
         answers = json_of(text, list)
@@ -300,16 +295,12 @@ class BufferClient(Client):
         if not stored:
             return None
         request = Request("GET", f"{endpoint.path}/{checksum}", safe=True)
-        async with await self._send(scope, endpoint, request) as response:
-            if response.status != 200:
-                await self._no_buffer(response, checksum)
-                return None
-            encoding = response.headers.get("Content-Encoding")
-            if encoding is None and response.content_length is not None:
-                return response.content_length
-            intake = Intake(Nowhere(), encoding)
-            await take_all(intake, response.chunks())
-            return intake.length
+        # Not among the downloads, one of which may be waiting for this answer.
+        async with await self._send(scope, endpoint, request, lane=QUESTIONS_LANE) as response:
+            if response.status == 200:
+                return await measure(response)
+            await self._no_buffer(response, checksum)
+            return None
 
     async def _no_buffer(self, response: Response, checksum: str) -> bool:
         """What an answer other than 200 to a download means: False, or an error."""
@@ -358,5 +349,5 @@ class _NoAddress(Address):
         """There was none."""
 
 
-async def _maybe_offload(size: int, work: Callable[[], bytes]) -> bytes:
+async def _maybe_offload(size: int, work: Callable[[], T]) -> T:
     return await offload(work) if size >= OFFLOAD_BYTES else work()

@@ -70,7 +70,9 @@ class FaultProxy:
         self._answer: tuple[PlayedAnswer, re.Pattern[bytes]] | None = None
         self._connections: set[_Connection] = set()
         self.accepted = 0
+        self.passed_to_clients = 0
         self._lines: list[bytes] = []
+        self._ranges: list[bytes] = []
         self._bound = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._address = self._bound.getsockname()
         self.url = f"http://127.0.0.1:{self._address[1]}"
@@ -95,7 +97,14 @@ class FaultProxy:
 
     def note(self, data: bytes) -> None:
         """A client has sent this: a request, or a part of one."""
-        self._lines.append(data.split(b"\r\n", 1)[0])
+        head = data.split(b"\r\n\r\n", 1)[0]
+        self._lines.append(head.split(b"\r\n", 1)[0])
+        self._ranges += re.findall(rb"\r\nRange: *(.*)", head)
+
+    def count(self, sent: int) -> None:
+        """So many bytes more went to a client from the service."""
+        with self._lock:
+            self.passed_to_clients += sent
 
     def requests(self) -> list[bytes]:
         """The first line of whatever clients sent, but for the pings of keepalive."""
@@ -104,6 +113,10 @@ class FaultProxy:
     def pings(self) -> list[bytes]:
         """The first lines of the healthchecks."""
         return [line for line in self._lines if b"/healthcheck" in line]
+
+    def ranges(self) -> list[bytes]:
+        """The parts that clients asked for, of all requests that named one."""
+        return self._ranges
 
     def claim(self, fault: Fault) -> bool:
         """Whether this fault may strike now: it is in force, and has not done so often enough."""
@@ -269,10 +282,10 @@ class _Connection:
         if self.proxy.answer is None:
             return False
         answer, only = self.proxy.answer
-        line = self.client.recv(PIECE, socket.MSG_PEEK).split(b"\r\n", 1)[0]
-        if not only.search(line):
+        request = self.client.recv(PIECE, socket.MSG_PEEK)
+        if not only.search(request.split(b"\r\n", 1)[0]):
             return False
-        self.proxy.note(line)
+        self.proxy.note(request)
         self.misled = answer.status is None
         self.client.settimeout(PATIENCE)
         end = play(self.client, answer)
@@ -322,6 +335,8 @@ class _Connection:
             with contextlib.suppress(BlockingIOError):
                 sent = flow.sink.send(flow.pending[:step])
                 flow.pending = flow.pending[sent:]
+                if flow.toward is Toward.CLIENT:
+                    self.proxy.count(sent)
                 flow.not_before = now + pause
         if flow.pending:
             return
