@@ -144,7 +144,8 @@ async def copy_buffer(checksum: Checksum, target: Target, restart: Callable[[], 
     """Write a buffer to `target` (a file) in constant memory; False where no source has it.
 
     The bytes are verified once the last has been written: what is in the target counts only when
-    this has returned True. `restart` must empty the target; it is called before another try.
+    this has returned True. `restart` must empty the target; it is called where the bytes begin
+    anew, and where they were wrong. What a server sent before it broke off may be kept.
     """
     wanted = checksum_hex(checksum)
     folders, servers = tuple(_read_folders_clients), tuple(_read_server_clients)
