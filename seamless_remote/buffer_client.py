@@ -49,6 +49,9 @@ ASK_BEFORE_BYTES = 64 * 1024
 LENGTHS_AT_ONCE = 10_000
 """How many checksums one question about lengths names at most."""
 
+REFUSAL_BYTES = 64 * 1024
+"""What a refusal may say beyond the question."""
+
 _JSON = (("Content-Type", "application/json"),)
 
 
@@ -254,7 +257,11 @@ class BufferClient(Client):
         """Ask one of the questions whose body and answer are lists of the same length."""
         body = json.dumps(list(checksums)).encode()
         request = Request("GET", endpoint.path + question, headers=_JSON, body=body, safe=True)
-        status, text = await self._exchange(scope, endpoint, request, lane=QUESTIONS_LANE)
+        # Of each checksum there is less to say than the checksum; a refusal may repeat them all.
+        limit = len(body) + REFUSAL_BYTES
+        status, text = await self._exchange(
+            scope, endpoint, request, lane=QUESTIONS_LANE, limit=limit
+        )
         if status != 200:
             raise self._refused(question, status, text)
         answers = json_of(text, list)

@@ -12,7 +12,7 @@ import anyio
 import anyio.from_thread
 import pytest
 from fault_proxy import FaultProxy
-from malformed_answers import gzip_zeros, zstd_zeros
+from malformed_answers import gzip_zeros, whole, zstd_zeros
 from malformed_contents import WITHOUT_END
 from nursery_runs import BACKENDS, in_nursery
 from played_answers import PlayedAnswer
@@ -21,7 +21,7 @@ from seamless import Buffer
 from services import Service
 
 from seamless_remote import Settings, buffer_remote
-from seamless_remote.errors import RemoteError
+from seamless_remote.errors import RemoteError, ServiceError
 
 MAY_TAKE = 250_000_000
 """Bytes: twice what is read of an answer, or taken of a buffer, before questions are asked."""
@@ -68,6 +68,31 @@ def test_an_answer_without_end_takes_bounded_memory(
     backend = BACKENDS[(ASKED.index(name) + WITHOUT_END.index(answer)) % 2]
     in_nursery(backend, UNHURRIED, body)
     tried(f"{name}: {answer.name}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_list_far_longer_than_what_was_asked_for_is_not_read_to_its_end(
+    backend: str,
+    shared_hashserver: Service,
+    faulty: Callable[[Service], FaultProxy],
+    tried: Callable[[str], None],
+) -> None:
+    kind = KINDS["get_buffer_lengths"]
+    proxy = faulty(shared_hashserver)
+    answer = whole("a million lengths for one", b"[" + b"1234," * 1_000_000 + b"1234]")
+
+    async def body() -> None:
+        use(buffer_remote, proxy.url)
+        call = await kind.prepare()
+        with (
+            proxy.play(answer, "/buffer-length"),
+            pytest.raises(ServiceError, match=r"body is longer than \d{5} bytes"),
+        ):
+            await call()
+        assert kind.right(await call())
+
+    in_nursery(backend, UNHURRIED, body)
+    tried(f"get_buffer_lengths: {answer.name}")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
