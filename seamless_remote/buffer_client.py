@@ -5,6 +5,7 @@ What the hashserver answers was read off hashserver 1.1.0 (and its source); it i
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
@@ -53,6 +54,10 @@ REFUSAL_BYTES = 64 * 1024
 """What a refusal may say beyond the question."""
 
 _JSON = (("Content-Type", "application/json"),)
+
+
+class CorruptedUpload(ServiceError):
+    """The server was given other bytes than were sent: something between the two is at fault."""
 
 
 class BufferClient(Client):
@@ -188,6 +193,8 @@ class BufferClient(Client):
                 if follow_up > 1:
                     await anyio.sleep(retry.pause(follow_up, random.random))
             if status == 400 and b"checksum" in body:
+                if await _checksum_of(content) == checksum:
+                    raise CorruptedUpload("other bytes arrived than were sent")
                 raise WrongBytesError(
                     f"{self.service} at {endpoint.url}: {what}: these bytes have another checksum"
                 )
@@ -354,6 +361,10 @@ class _NoAddress(Address):
 
     def lost(self, endpoint: Endpoint) -> None:
         """There was none."""
+
+
+async def _checksum_of(content: bytes | memoryview) -> str:
+    return await _maybe_offload(len(content), lambda: hashlib.sha256(content).hexdigest())
 
 
 async def _maybe_offload(size: int, work: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ import zstandard
 from fault_proxy import Fault, FaultProxy, Harm, Toward
 from nursery_runs import BACKENDS, in_nursery
 from played_answers import End, PlayedAnswer
-from request_kinds import checksum_of, use
+from request_kinds import checksum_of, fresh_content, use
 from seamless import Checksum
 from services import Service
 
@@ -337,3 +337,38 @@ def test_a_compressed_buffer_is_sent_once_however_long_it_is(
     in_nursery(backend, PATIENT, body)
     path.unlink()
     assert len(sent) <= proxy.passed_to_clients < len(sent) + HEADS
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_an_upload_that_was_corrupted_on_its_way_is_made_again(
+    backend: str, size: int, shared_hashserver: Service, faulty: Start
+) -> None:
+    proxy = faulty(shared_hashserver)
+    content = fresh_content(size)
+    checksum = checksum_of(content)
+
+    async def body() -> None:
+        use(buffer_remote, proxy.url)
+        proxy.put(Fault(Harm.CORRUPT, Toward.SERVICE, size - 100))
+        assert await buffer_remote.write_buffer(checksum, buffer_remote.Buffer(content))
+
+    in_nursery(backend, PATIENT, body)
+    path = Path(shared_hashserver.directory, checksum.hex()[:2], checksum.hex())
+    assert path.read_bytes() == content
+    uploads = [line for line in proxy.requests() if line.startswith(b"PUT ")]
+    assert len(uploads) == 2
+
+
+def test_an_upload_that_stays_corrupted_is_an_error_that_says_so(
+    backend: str, shared_hashserver: Service, faulty: Start
+) -> None:
+    proxy = faulty(shared_hashserver)
+    content = fresh_content(1000)
+
+    async def body() -> None:
+        use(buffer_remote, proxy.url)
+        proxy.put(Fault(Harm.CORRUPT, Toward.SERVICE, 900))
+        with pytest.raises(ServiceError, match="other bytes arrived than were sent"):
+            await buffer_remote.write_buffer(checksum_of(content), buffer_remote.Buffer(content))
+
+    in_nursery(backend, Settings(max_tries=1, grace_period=0.5), body)
