@@ -23,7 +23,7 @@ from .buffer_download import Download, Outcome, measure
 from .buffer_folder import BufferFolder
 from .checksums import checksum_hex
 from .client import ANSWER_LIMIT, CONTROL_LANE, Client, quote
-from .errors import AnswerError, RemoteError, ServiceError, WrongBytesError
+from .errors import AnswerError, ExchangeError, RemoteError, ServiceError, WrongBytesError
 from .intake import Target
 from .json_answers import json_of
 from .launching import working_directory
@@ -54,10 +54,6 @@ REFUSAL_BYTES = 64 * 1024
 """What a refusal may say beyond the question."""
 
 _JSON = (("Content-Type", "application/json"),)
-
-
-class CorruptedUpload(ServiceError):
-    """The server was given other bytes than were sent: something between the two is at fault."""
 
 
 class BufferClient(Client):
@@ -194,7 +190,7 @@ class BufferClient(Client):
                     await anyio.sleep(retry.pause(follow_up, random.random))
             if status == 400 and b"checksum" in body:
                 if await _checksum_of(content) == checksum:
-                    raise CorruptedUpload("other bytes arrived than were sent")
+                    raise ExchangeError("other bytes arrived than were sent")
                 raise WrongBytesError(
                     f"{self.service} at {endpoint.url}: {what}: these bytes have another checksum"
                 )
