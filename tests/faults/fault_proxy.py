@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import psutil
 from played_answers import End, PlayedAnswer, play
 
 TICK = 0.02
@@ -154,12 +155,13 @@ class FaultProxy:
         """How many connections are open that had an answer after which they must be closed."""
         return sum(each.misled for each in list(self._connections))
 
-    def is_left(self) -> bool:
-        """Whether all clients close their connections, or do so in a moment."""
-        deadline = time.monotonic() + 2.0
-        while self._connections and time.monotonic() < deadline:
-            time.sleep(0.001)
-        return not self._connections
+    def clients(self) -> list[str]:
+        """The connections to the proxy that this process holds, its own ends of them aside."""
+        return [
+            f"{each.status} {each.laddr.port} to {self.url}"
+            for each in psutil.Process().net_connections(kind="tcp4")
+            if each.raddr == self._address
+        ]
 
     def close(self) -> None:
         self.closing = True

@@ -9,6 +9,7 @@ from typing import Any
 
 from fault_proxy import Fault, Harm, Toward
 from hypothesis import strategies as st
+from possible_result import PossibleResult
 from seamless import Checksum
 
 CONTENTS = 4
@@ -76,7 +77,7 @@ class Model:
     number: int
     written: set[int] = field(default_factory=set)
     maybe_written: set[int] = field(default_factory=set)
-    results: dict[int, set[int | None]] = field(default_factory=dict)
+    results: dict[int, PossibleResult[int]] = field(default_factory=dict)
 
     def content(self, subject: int) -> bytes:
         size = SIZES[(subject + self.number) % len(SIZES)]
@@ -96,14 +97,9 @@ class Model:
         text = f"{what} {number} of {self.number} in {os.getpid()}"
         return Checksum(hashlib.sha256(text.encode()).hexdigest())
 
-    def possible_results(self, subject: int) -> set[int | None]:
-        """What a transformation may have for a result; None for none."""
-        return self.results.setdefault(subject % TRANSFORMATIONS, {None})
-
-    def set_result(self, subject: int, result: int | None, *, confirmed: bool) -> None:
-        """A write of a result has ended. One that failed may take effect even later."""
-        possible = self.possible_results(subject)
-        self.results[subject % TRANSFORMATIONS] = {result} if confirmed else {*possible, result}
+    def result_of(self, subject: int) -> PossibleResult[int]:
+        """What a transformation may have for a result, by its number."""
+        return self.results.setdefault(subject % TRANSFORMATIONS, PossibleResult())
 
     def fault_of_buffer(self, subject: int, found: Any) -> str | None:
         """What is wrong with the bytes that came for a buffer, or with none having come."""
