@@ -25,10 +25,14 @@ LaunchDict = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """Where a launched service is: from here (`url`), and inside its cluster (`remote_url`)."""
+    """Where a launched service is: from here (`url`), and inside its cluster (`remote_url`).
+
+    `port` is the one that it listens on.
+    """
 
     url: str
     remote_url: str
+    port: int
     launch_dict: LaunchDict
     result: dict[str, Any]
 
@@ -53,11 +57,17 @@ class Launch:
     """One service that is launched on demand. Any thread may ask for it.
 
     `configure` makes its launch dict; it is called anew for each launch, in the launching thread.
+    A service that `keeps_port` is launched again at the port that it had, if that is still free:
+    others (a jobserver) were told its address and are not told another.
     """
 
-    def __init__(self, name: str, configure: Callable[[], LaunchDict]) -> None:
+    def __init__(
+        self, name: str, configure: Callable[[], LaunchDict], *, keeps_port: bool = False
+    ) -> None:
         self.name = name
         self._configure = configure
+        self._keeps_port = keeps_port
+        self._port: int | None = None
         self._lock = threading.Lock()
         self._future: Future[Launched] | None = None
 
@@ -131,9 +141,24 @@ class Launch:
             future.set_result(launched)
 
     def _launch(self) -> Launched:
+        launch_dict = self._configure()
+        launched = self._launch_at_former_port(launch_dict) or self._launch_with(launch_dict)
+        self._port = launched.port
+        return launched
+
+    def _launch_at_former_port(self, launch_dict: LaunchDict) -> Launched | None:
+        if not self._keeps_port or self._port is None:
+            return None
+        ports = {"port_start": self._port, "port_end": self._port}
+        try:
+            return self._launch_with({**launch_dict, **ports})
+        except LaunchError as exc:
+            logger.info("%s does not get port %d again: %s", self.name, self._port, exc)
+            return None
+
+    def _launch_with(self, launch_dict: LaunchDict) -> Launched:
         import remote_http_launcher
 
-        launch_dict = self._configure()
         try:
             result = remote_http_launcher.run(launch_dict)
         except (OSError, RuntimeError, ValueError) as exc:
@@ -144,11 +169,12 @@ class Launch:
                 f"{self.name} could not be launched: {type(exc).__name__}: {reason}. Is what it "
                 f"needs installed, and on the PATH? See {log_file}"
             ) from exc
-        port = result["port"]
         remote_host = launch_dict.get("hostname") or result["hostname"]
+        port = result.get("tunneled-port", result["port"])
         return Launched(
-            url=http_url(result["hostname"], port),
-            remote_url=http_url(remote_host, result.get("tunneled-port", port)),
+            url=http_url(result["hostname"], result["port"]),
+            remote_url=http_url(remote_host, port),
+            port=port,
             launch_dict=launch_dict,
             result=result,
         )

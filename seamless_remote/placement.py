@@ -63,7 +63,9 @@ class Placement:
             made: LaunchDict = make(**arguments) if mode is None else make(mode, **arguments)
             return made
 
-        return Launch(f"the {tool} of {self}", configure)
+        # A store's address is in the launch parameters of jobservers; a Dask cluster's own needs a
+        # range of ports.
+        return Launch(f"the {tool} of {self}", configure, keeps_port=mode is not None)
 
     def __str__(self) -> str:
         parts = [self.project, self.subproject, self.stage, self.substage]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,6 +169,29 @@ def test_a_killed_service_is_launched_again_once_and_the_calls_that_met_it_succe
 
     host.run(main)
     assert launches.tools == ["hashserver", "hashserver"]
+
+
+@pytest.mark.parametrize("host", ["asyncio-host", "trio-alone"], indirect=True)
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_store_is_launched_again_at_its_address_unless_that_is_taken(
+    host: Host, cluster: Home, taken: bool
+) -> None:
+    async def main() -> None:
+        database_remote.activate()
+        (client,) = database_remote._write_database_clients
+        client.ensure_initialized_sync()
+        url = client.url
+        assert url is not None
+        await anyio.to_thread.run_sync(kill, cluster.service_pid("database"))
+        with socket.socket() as other:
+            if taken:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                other.bind(("0.0.0.0", urlsplit(url).port))
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # not to be shared
+            assert await database_remote.get_transformation_result("ab" * 32) is None
+        assert (client.url == url) is not taken
+
+    host.run(main)
 
 
 def kill(pid: int) -> None:
