@@ -4,6 +4,7 @@
 #   make test                        the checks and the tests (ARGS="-k nursery" picks some)
 #   make check                       ruff and mypy
 #   make bench                       beside the published package (CASES="a b" ROUNDS=5 OUTPUT=dir)
+#   make soak                        load while services are killed (MINUTES=10 SEED=7 NURSERY=trio)
 #   make clean                       removes what the others made
 #   make test PYTHON=python3.13      any of them, on another Python
 
@@ -12,6 +13,9 @@ ARGS ?=
 CASES ?=
 ROUNDS ?= 5
 OUTPUT ?=
+MINUTES ?= 10
+SEED ?=
+NURSERY ?=
 
 ifneq ($(MAKECMDGOALS),clean)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -27,7 +31,7 @@ PIP := $(RUN) -m pip --quiet --disable-pip-version-check
 export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench soak clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -44,6 +48,9 @@ check: $(VENV)/for-test
 
 bench:
 	@$(PYTHON) -m benchmarks --rounds $(ROUNDS) $(if $(OUTPUT),--output $(OUTPUT)) $(CASES)
+
+soak: $(VENV)/for-test
+	@$(RUN) -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(NURSERY),--nursery $(NURSERY))
 
 clean:
 	rm -rf .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,201 @@
+"""The operations of the load: each asks something of the services, and knows what may come back.
+
+An operation raises `BrokenPromise` for a wrong answer, and lets typed errors through. What it has
+confirmed, it writes into the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import anyio
+from seamless import Buffer, Checksum
+
+from seamless_remote import buffer_remote, database_remote
+
+from .customer import Customer
+from .jobs import run_job
+from .plan import JOB_PATIENCE, REPEATED_AFTER, TOTAL_TIMEOUT
+from .tally import BrokenPromise
+
+SMALL = (1, 4_000)
+MIDDLE = (50_000, 400_000)
+LARGE = (1_000_000, 6_000_000)
+SIZES = (*[SMALL] * 60, *[MIDDLE] * 4, LARGE)
+"""Ranges of bytes, each as probable as it is frequent: a kilobyte as a rule, megabytes at times."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kind of call: how often it is made beside the others, and how long it may take."""
+
+    kind: str
+    weight: int
+    run: Callable[[Customer], Awaitable[None]]
+    deadline: float = TOTAL_TIMEOUT
+    """Seconds. An operation that asks several services, or twice, has so many total timeouts."""
+
+
+async def write(customer: Customer) -> None:
+    content = customer.draw.randbytes(customer.draw.randint(*customer.draw.choice(SIZES)))
+    await _store(customer, content)
+
+
+async def write_promised(customer: Customer) -> None:
+    content = customer.draw.randbytes(customer.draw.randint(*SMALL))
+    await buffer_remote.promise(checksum_of(content))
+    await _store(customer, content)
+
+
+async def write_again(customer: Customer) -> None:
+    stored = customer.ledger.some_buffer(customer.draw)
+    if stored is None:
+        return
+    buffer = await _fetch(stored[0])
+    _require(await buffer_remote.write_buffer(Checksum(stored[0]), buffer) is True, "no True")
+
+
+async def read(customer: Customer) -> None:
+    stored = customer.ledger.some_buffer(customer.draw)
+    if stored is not None:
+        buffer = await _fetch(stored[0])
+        _require(len(buffer.content) == stored[1], f"{stored} has another length")
+
+
+async def read_archived(customer: Customer) -> None:
+    await _fetch(customer.draw.choice(customer.archive))
+
+
+async def read_unknown(customer: Customer) -> None:
+    buffer = await buffer_remote.get_buffer(_drawn_checksum(customer))
+    _require(buffer is None, "there is a buffer that nobody has written")
+
+
+async def ask_lengths(customer: Customer) -> None:
+    stored = [each for _ in range(5) if (each := customer.ledger.some_buffer(customer.draw))]
+    asked = [Checksum(checksum) for checksum, _ in stored] + [_drawn_checksum(customer)]
+    lengths = await buffer_remote.get_buffer_lengths(asked)
+    right = [*(length for _, length in stored), None]
+    _require(lengths == right, f"the lengths are {lengths}, not {right}")
+
+
+async def set_result(customer: Customer) -> None:
+    """A result that stays the only one of its transformation."""
+    transformation, result = _drawn_checksum(customer), _drawn_checksum(customer)
+    written = await database_remote.set_transformation_result(transformation, result)
+    _require(written is True, f"the recording of a result gave {written}")
+    customer.ledger.result(transformation.hex(), result.hex())
+    customer.tally.confirm("result")
+
+
+async def look_up(customer: Customer) -> None:
+    known = customer.ledger.some_result(customer.draw)
+    if known is None:
+        return
+    found = await database_remote.get_transformation_result(Checksum(known[0]))
+    _require(found == Checksum(known[1]), f"the result of {known[0]} is {found}, not {known[1]}")
+
+
+async def look_up_unknown(customer: Customer) -> None:
+    found = await database_remote.get_transformation_result(_drawn_checksum(customer))
+    _require(found is None, f"there is a result {found} that nobody has recorded")
+
+
+async def look_up_reverse(customer: Customer) -> None:
+    known = customer.ledger.some_result(customer.draw)
+    if known is None:
+        return
+    found = await database_remote.get_rev_transformations(Checksum(known[1]))
+    _require(found in (None, [Checksum(known[0])]), f"{known[1]} is said to come from {found}")
+
+
+async def change_result(customer: Customer) -> None:
+    """Set, or undo, the result of a transformation that is changed again and again."""
+    changing = customer.one_changing()
+    transformation = Checksum(changing.transformation)
+    result = customer.draw.choice(customer.results)
+    change = customer.draw.choice([result, result, None])
+    before = changing.result.values()
+    changing.result.begin(change)
+    started = time.monotonic()
+    if change is None:
+        done = await database_remote.undo_transformation_result(transformation, Checksum(result))
+        # The database takes note of an undoing as well where there is no result at all.
+        fits = {result, None} & {*before} if done else {*before} - {result, None}
+        _require(bool(fits), f"undoing {result} gave {done} where there was one of {before}")
+    else:
+        done = await database_remote.set_transformation_result(transformation, Checksum(result))
+        _require(done is True, f"the recording of a result gave {done}")
+    if done:
+        repeated = time.monotonic() - started >= REPEATED_AFTER
+        changing.result.confirm(change, repeated=repeated)
+    else:
+        changing.result.refuse(change)
+
+
+async def look_up_changing(customer: Customer) -> None:
+    changing = customer.one_changing()
+    found = await database_remote.get_transformation_result(Checksum(changing.transformation))
+    text, possible = None if found is None else found.hex(), changing.result.values()
+    _require(text in possible, f"the result is {text}, not one of {possible}")
+
+
+async def job(customer: Customer) -> None:
+    """A job that is cheap; who has waited long enough cancels it."""
+    with anyio.fail_after(JOB_PATIENCE):
+        number, outcome = await run_job(customer)
+    _require(outcome in (None, number + 1), f"the job made {outcome} of {number}")
+
+
+OPERATIONS = (
+    Operation("write", 20, write),
+    Operation("promise and write", 3, write_promised, 2 * TOTAL_TIMEOUT),
+    Operation("write again", 3, write_again, 3 * TOTAL_TIMEOUT),
+    Operation("read", 10, read, 2 * TOTAL_TIMEOUT),
+    Operation("read from the archive", 10, read_archived, 2 * TOTAL_TIMEOUT),
+    Operation("read what is not there", 5, read_unknown, 2 * TOTAL_TIMEOUT),
+    Operation("ask for lengths", 6, ask_lengths, 2 * TOTAL_TIMEOUT),
+    Operation("set result", 20, set_result),
+    Operation("look up", 15, look_up),
+    Operation("look up what is not there", 4, look_up_unknown),
+    Operation("look up in reverse", 3, look_up_reverse),
+    Operation("change result", 8, change_result, 2 * TOTAL_TIMEOUT),
+    Operation("look up what changes", 5, look_up_changing),
+)
+
+JOB = Operation("job", 2, job, JOB_PATIENCE)
+"""Only some customers order jobs: each occupies a worker process."""
+
+
+def checksum_of(content: bytes) -> Checksum:
+    return Checksum(hashlib.sha256(content).hexdigest())
+
+
+def _require(right: bool, otherwise: str) -> None:
+    if not right:
+        raise BrokenPromise(otherwise)
+
+
+async def _store(customer: Customer, content: bytes) -> None:
+    checksum = checksum_of(content)
+    written = await buffer_remote.write_buffer(checksum, Buffer(content))
+    _require(written is True, f"the writing of a buffer gave {written}")
+    customer.ledger.buffer(checksum.hex(), len(content))
+    customer.tally.confirm("buffer")
+
+
+async def _fetch(checksum: str) -> Buffer:
+    """A buffer that is stored, and is what its checksum says."""
+    buffer = await buffer_remote.get_buffer(Checksum(checksum))
+    if buffer is None:
+        raise BrokenPromise(f"the buffer {checksum} is stored, and was not found")
+    _require(checksum_of(buffer.content).hex() == checksum, f"wrong bytes for {checksum}")
+    return buffer
+
+
+def _drawn_checksum(customer: Customer) -> Checksum:
+    """A checksum of nothing that exists."""
+    return Checksum(customer.draw.randbytes(32).hex())
