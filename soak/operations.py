@@ -18,8 +18,8 @@ from seamless_remote import buffer_remote, database_remote
 
 from .customer import Customer
 from .jobs import run_job
-from .plan import JOB_PATIENCE, REPEATED_AFTER, TOTAL_TIMEOUT
-from .tally import BrokenPromise
+from .plan import CANCELLING, JOB_PATIENCE, REPEATED_AFTER, TOTAL_TIMEOUT
+from .tally import BrokenPromise, Unfulfilled
 
 SMALL = (1, 4_000)
 MIDDLE = (50_000, 400_000)
@@ -145,9 +145,13 @@ async def look_up_changing(customer: Customer) -> None:
 
 async def job(customer: Customer) -> None:
     """A job that is cheap; who has waited long enough cancels it."""
-    with anyio.fail_after(JOB_PATIENCE):
+    with anyio.move_on_after(JOB_PATIENCE) as waiting:
         number, outcome = await run_job(customer)
-    _require(outcome in (None, number + 1), f"the job made {outcome} of {number}")
+    if waiting.cancelled_caught:
+        raise Unfulfilled(f"the job has not ended in {JOB_PATIENCE:g} s")
+    if outcome is None:
+        raise Unfulfilled("the job's result could not be stored")
+    _require(outcome == number + 1, f"the job made {outcome} of {number}")
 
 
 OPERATIONS = (
@@ -166,7 +170,7 @@ OPERATIONS = (
     Operation("look up what changes", 5, look_up_changing),
 )
 
-JOB = Operation("job", 2, job, JOB_PATIENCE)
+JOB = Operation("job", 2, job, JOB_PATIENCE + CANCELLING)
 """Only some customers order jobs: each occupies a worker process."""
 
 

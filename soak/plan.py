@@ -36,6 +36,9 @@ the answer did not come in time."""
 JOB_PATIENCE = 40.0
 """Seconds after which whoever asked for a job cancels it: a job has no total timeout."""
 
+CANCELLING = 5.0
+"""Seconds that a cancelled call may take: the grace period."""
+
 SLACK = 5.0
 """Seconds that a busy machine may take on top of any deadline."""
 

@@ -37,6 +37,10 @@ CALM_PHASES = (Phase.WARMING_UP, Phase.CALM)
 CANCELLED = "cancelled by the caller"
 
 
+class Unfulfilled(Exception):
+    """Nothing came of a call. That breaks no promise, unless the services are left in peace."""
+
+
 class BrokenPromise(Exception):
     """A call that ended as it must not: a wrong value, or something confirmed that is gone."""
 
@@ -89,7 +93,7 @@ class Tally:
         self._calls[number] = call
         try:
             yield call
-        except RemoteError as exc:
+        except (RemoteError, Unfulfilled) as exc:
             call.outcome = type(exc).__name__
             self.last_error = f"{kind}: {call.outcome}: {exc}"
             if call.calm:
