@@ -46,10 +46,10 @@ IMPATIENT = Settings(
     max_tries=2,
     grace_period=0.5,
 )
-SLACK = 10.0
+SLACK = 2.0
 """Seconds that a busy machine may take on top of the total timeout."""
 
-HEALING = 30.0
+HEALING = 10.0
 """Seconds after which a service that is well again is used again, at the latest."""
 
 _numbers = itertools.count()
