@@ -125,7 +125,7 @@ class Connection:
                     # It came without a wait: let other tasks run, and cancellation in.
                     await checkpoint()
                 else:
-                    await self._wire.within_timeout(self._wire.readable())
+                    await self._wire.within_timeout(self._wire.receive_until(self._take_body))
                 piece = parser.take()
         except BaseException as exc:
             broken = self._broken(exc) if isinstance(exc, WireBroken) else None
@@ -173,8 +173,8 @@ class Connection:
         if rest or stream:
             await self._upload(rest, stream)
         self.state = State.AWAITING
-        while not self._parser.ready:
-            await self._receive_answer()
+        if not self._parser.ready:
+            await self._wire.receive_until(self._take_answer)
 
     def _first_piece(self, request: Request) -> tuple[bytes, list[memoryview]]:
         """What goes out in the first send, and what of a body in memory is left for later."""
@@ -195,8 +195,8 @@ class Connection:
         timeout = self._wire.timeout
         patience = _CONTINUE_PATIENCE if timeout is None else min(_CONTINUE_PATIENCE, timeout / 2)
         with anyio.move_on_after(patience):
-            while not (parser.continued or parser.head_complete):
-                await self._receive_answer()
+            if not (parser.continued or parser.head_complete):
+                await self._wire.receive_until(self._take_word)
         return parser.head_complete
 
     async def _upload(self, rest: list[memoryview], body: StreamBody | None) -> None:
@@ -225,8 +225,8 @@ class Connection:
         self, sending: anyio.CancelScope, failures: list[Exception]
     ) -> None:
         try:
-            while not self._parser.head_complete:
-                await self._receive_answer()
+            if not self._parser.head_complete:
+                await self._wire.receive_until(self._take_head)
         except (WireBroken, ProtocolError) as exc:
             failures.append(exc)
         sending.cancel()
@@ -269,10 +269,21 @@ class Connection:
             made = f"more than {body.length}" if left < 0 else f"only {body.length - left}"
             raise ValueError(f"a request body of {body.length} bytes was announced, {made} came")
 
-    async def _receive_answer(self) -> None:
-        await self._wire.readable()
+    # Steps of receiving (see `Wire.receive_until`).
+
+    def _take_answer(self) -> bool:
         if self._absorb(_RECEIVE) and not self._parser.ready:
             self._wire.note_progress()
+        return self._parser.ready
+
+    def _take_head(self) -> bool:
+        return self._take_answer() or self._parser.head_complete
+
+    def _take_word(self) -> bool:
+        return self._take_head() or self._parser.continued
+
+    def _take_body(self) -> bool:
+        return self._absorb(_RECEIVE_BODY)
 
     def _absorb(self, size: int) -> bool:
         """Take in what has come, without waiting; whether anything had."""

@@ -11,8 +11,9 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import anyio
-from anyio import wait_readable, wait_writable
+from anyio import wait_writable
 
+from .reading import Step, reading_of
 from .silence import SilenceWatch
 
 _live: weakref.WeakSet[Wire] = weakref.WeakSet()
@@ -42,6 +43,7 @@ class Wire:
 
     __slots__ = (
         "__weakref__",
+        "_reading",
         "_scope",
         "_sock",
         "_traffic",
@@ -54,6 +56,7 @@ class Wire:
 
     def __init__(self, sock: socket.socket, traffic: Traffic, watch: SilenceWatch) -> None:
         self._sock = sock
+        self._reading = reading_of(sock)
         self._traffic = traffic
         self._watch = watch
         self._scope: anyio.CancelScope | None = None
@@ -65,7 +68,7 @@ class Wire:
 
     def __del__(self) -> None:
         # At interpreter exit nobody is left to close what is idle.
-        self._sock.close()
+        self.close()
 
     def is_stale(self) -> bool:
         """Whether the server closed an idle wire, or spoke on it. One system call."""
@@ -99,13 +102,16 @@ class Wire:
         self._traffic.received += len(data)
         return data
 
-    async def readable(self) -> None:
-        """Wait until there is something to receive."""
+    async def receive_until(self, step: Step) -> None:
+        """Call `step`, which is to `receive`, whenever something has come, until it returns True.
+
+        What it raises is raised here.
+        """
         if self.ended:
             raise WireBroken
         self._waiting += 1
         try:
-            await wait_readable(self._sock)
+            await self._reading.until(step)
         finally:
             self._waiting -= 1
 
@@ -157,13 +163,14 @@ class Wire:
 
     def close(self) -> None:
         """Close the socket, now; for the task that uses it, or when none does."""
+        self._reading.close()
         self._sock.close()
 
     def end(self) -> None:
         """End the wire from another task of its loop: who waits on it gets WireBroken."""
         self.ended = True
         if not self._waiting:
-            self._sock.close()
+            self.close()
             return
         # Closing a socket that is waited on is undefined; after a shutdown the waits return. They
         # do so as well where it fails, because the other side has gone already.
