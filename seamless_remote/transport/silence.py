@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Protocol
 
 import anyio
@@ -29,8 +30,9 @@ class SilenceWatch:
         self._next_look = math.inf
         self._sooner: anyio.Event | None = None
 
-    def expect(self, watched: Watched, deadline: float) -> None:
-        """Set, or move, a deadline (in the loop's time; infinity for none now)."""
+    def expect(self, watched: Watched, seconds: float) -> None:
+        """Set, or move, a deadline: so long from now (infinity: none for the time being)."""
+        deadline = time.monotonic() + seconds
         self._deadlines[watched] = deadline
         if deadline < self._next_look:
             self._next_look = deadline
@@ -47,12 +49,12 @@ class SilenceWatch:
         try:
             while True:
                 self._sooner = sooner = anyio.Event()
-                now = anyio.current_time()
+                now = time.monotonic()
                 for watched in [one for one, due in self._deadlines.items() if due <= now]:
                     del self._deadlines[watched]
                     watched.time_out()
                 self._next_look = min(self._deadlines.values(), default=math.inf)
-                with anyio.CancelScope(deadline=self._next_look):
+                with anyio.move_on_after(self._next_look - now):
                     await sooner.wait()
         finally:
             self.running = False

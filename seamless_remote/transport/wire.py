@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import select
 import socket
 import weakref
 from collections.abc import Awaitable
@@ -43,6 +44,7 @@ class Wire:
 
     __slots__ = (
         "__weakref__",
+        "_poll",
         "_reading",
         "_scope",
         "_sock",
@@ -57,6 +59,8 @@ class Wire:
     def __init__(self, sock: socket.socket, traffic: Traffic, watch: SilenceWatch) -> None:
         self._sock = sock
         self._reading = reading_of(sock)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._traffic = traffic
         self._watch = watch
         self._scope: anyio.CancelScope | None = None
@@ -72,13 +76,7 @@ class Wire:
 
     def is_stale(self) -> bool:
         """Whether the server closed an idle wire, or spoke on it. One system call."""
-        try:
-            self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
+        return bool(self._poll.poll(0))
 
     def send(self, data: bytes | memoryview) -> int:
         """Hand bytes to the kernel; how many of them it took."""
@@ -131,13 +129,13 @@ class Wire:
         if timeout is None:
             await step
         elif self._watch.running:
-            self._watch.expect(self, anyio.current_time() + timeout)
+            self._watch.expect(self, timeout)
             try:
                 await step
             finally:
                 self._watch.forget(self)
         else:
-            with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope:
+            with anyio.move_on_after(timeout) as scope:
                 self._scope = scope
                 await step
             self._scope = None
@@ -148,18 +146,18 @@ class Wire:
     def note_progress(self) -> None:
         """The other side has moved: its time starts again."""
         if self.timeout is not None:
-            self._set_deadline(anyio.current_time() + self.timeout)
+            self._allow(self.timeout)
 
     def pause_timeout(self) -> None:
         """Until the next `note_progress` it is not the other side that is waited for."""
         if self.timeout is not None:
-            self._set_deadline(math.inf)
+            self._allow(math.inf)
 
-    def _set_deadline(self, deadline: float) -> None:
+    def _allow(self, seconds: float) -> None:
         if self._scope is not None:
-            self._scope.deadline = deadline
+            self._scope.deadline = anyio.current_time() + seconds
         else:
-            self._watch.expect(self, deadline)
+            self._watch.expect(self, seconds)
 
     def close(self) -> None:
         """Close the socket, now; for the task that uses it, or when none does."""
