@@ -1,7 +1,7 @@
 """Opening TCP connections: name in, connected non-blocking socket out.
 
-Plain sockets and anyio's readiness calls, not anyio streams: a request then costs one wait, where a
-stream takes an extra turn of the loop and a cancel scope for each send.
+Plain sockets, not anyio streams: a request then costs one wait, where a stream takes an extra turn
+of the loop and a cancel scope for each send.
 """
 
 from __future__ import annotations

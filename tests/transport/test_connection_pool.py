@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -9,6 +10,7 @@ import socket
 import stat
 import tracemalloc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -28,6 +30,11 @@ def pool_to(server: ScriptedServer, bound: int | None = 1, lifetime: float = 60)
 
 async def get(pool: Pool, request: Request = GET) -> bytes:
     return await (await pool.send(request, 20)).read(1 << 20)
+
+
+async def quietly(pool: Pool) -> None:
+    with contextlib.suppress(ExchangeError):
+        await get(pool)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -435,6 +442,42 @@ def deaf() -> Iterator[Origin]:
         yield Origin("http", *address)
         for filler in fillers:
             filler.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("end", ["when idle", "in use", "by cancelling", "by the server"])
+async def test_however_a_connection_ends_the_loop_forgets_its_descriptor(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    add_reader, remove_reader = loop.add_reader, loop.remove_reader
+    registered: set[int] = set()
+
+    def add(sock: socket.socket, *args: Any) -> None:
+        registered.add(sock.fileno())
+        add_reader(sock, *args)
+
+    def remove(sock: socket.socket) -> bool:
+        registered.remove(sock.fileno())
+        return remove_reader(sock)
+
+    monkeypatch.setattr(loop, "add_reader", add)
+    monkeypatch.setattr(loop, "remove_reader", remove)
+    server = serve(one_answer if end == "by the server" else answer_when_released)
+    pool = pool_to(server)
+    async with anyio.create_task_group() as group:
+        group.start_soon(quietly, pool)
+        await until(lambda: bool(registered))
+        if end == "by cancelling":
+            group.cancel_scope.cancel()
+        elif end == "in use":
+            await pool.aclose()
+        else:
+            server.release()
+    if end == "by the server":
+        await until(lambda: not registered)
+    await pool.aclose()
+    assert not registered
 
 
 async def test_a_connect_that_hangs_is_a_connect_error(deaf: Origin) -> None:
