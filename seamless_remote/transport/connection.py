@@ -272,9 +272,11 @@ class Connection:
     # Steps of receiving (see `Wire.receive_until`).
 
     def _take_answer(self) -> bool:
-        if self._absorb(_RECEIVE) and not self._parser.ready:
+        moved = self._absorb(_RECEIVE)
+        ready = self._parser.ready
+        if moved and not ready:
             self._wire.note_progress()
-        return self._parser.ready
+        return ready
 
     def _take_head(self) -> bool:
         return self._take_answer() or self._parser.head_complete
