@@ -17,7 +17,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Attempt = Callable[[Scope, Endpoint], Awaitable[T]]
-"""One try of a request: `async def attempt(scope, endpoint)`."""
+Attempt = Callable[..., Awaitable[T]]
+"""One try of a request: `async def attempt(scope: Scope, endpoint: Endpoint, *args)`."""
 
 HOLD_PATIENCE = 10.0
 """Seconds for which a service may be in trouble before its calls fail without a try."""
@@ -54,9 +54,10 @@ LONGEST_LOOK = 1.0
 
 
 class Attempts(Generic[T]):
-    """The tries of one call; `what` names it in messages."""
+    """The tries of one call: `attempt`, with `args`; `what` names it in messages."""
 
     __slots__ = (
+        "_args",
         "_attempt",
         "_client",
         "_held_since",
@@ -67,11 +68,14 @@ class Attempts(Generic[T]):
         "_what",
     )
 
-    def __init__(self, client: Client, scope: Scope, what: str, attempt: Attempt[T]) -> None:
+    def __init__(
+        self, client: Client, scope: Scope, what: str, attempt: Attempt[T], args: tuple[Any, ...]
+    ) -> None:
         self._client = client
         self._scope = scope
         self._what = what
         self._attempt = attempt
+        self._args = args
         self._started = time.monotonic()
         self._tries = 0
         self._last: ServiceError | None = None
@@ -83,28 +87,34 @@ class Attempts(Generic[T]):
         Raises:
             ServiceError: every try failed, or none could be made; it names service, URL, tries and
                 the last cause.
-            ServiceTimeout: the last try ended in one, the total timeout ran out, or the caller's
-                deadline left no time for another try.
+            ServiceTimeout: the last try ended in one, or the caller's deadline left no time for
+                another try.
         """
-        total = self._scope.settings.total_timeout
-        if total is None:
-            return await self._run()
-        with anyio.move_on_after(total):
-            return await self._run()
-        raise self._failed(f"the total timeout of {total:g} s ran out", ServiceTimeout)
-
-    async def _run(self) -> T:
         while True:
             endpoint = await self._client.address.acquire()
-            if not await self._may_go(endpoint):
+            first = not self._tries and not endpoint.circuit.is_open
+            if not (first or await self._may_go(endpoint)):
                 await self._hold(endpoint)
                 continue
+            self._begin_try()
             try:
-                return await self._try(endpoint)
+                outcome = await self._attempt(self._scope, endpoint, *self._args)
             except CircuitOpenError:
                 self._tries -= 1
             except ServiceError as exc:
                 await self._take_failure(endpoint, exc)
+            except RemoteError:
+                self._client.note_success(endpoint)
+                raise
+            else:
+                self._client.note_success(endpoint)
+                return outcome
+
+    async def run_within(self, seconds: float) -> T:
+        """The same, for so many seconds at most. ServiceTimeout: they ran out."""
+        with anyio.move_on_after(seconds):
+            return await self.run()
+        raise self._failed(f"the total timeout of {seconds:g} s ran out", ServiceTimeout)
 
     async def _may_go(self, endpoint: Endpoint) -> bool:
         """Whether a request may be sent now."""
@@ -112,20 +122,11 @@ class Attempts(Generic[T]):
             return False
         return not self._tries or endpoint.budget.take(time.monotonic())
 
-    async def _try(self, endpoint: Endpoint) -> T:
-        self._tries += 1
+    def _begin_try(self) -> None:
         self._held_since = None
+        self._tries += 1
         if self._tries > 1:
             self._client.note_retry()
-        try:
-            outcome = await self._attempt(self._scope, endpoint)
-        except ServiceError:
-            raise
-        except RemoteError:
-            self._client.note_success(endpoint)
-            raise
-        self._client.note_success(endpoint)
-        return outcome
 
     async def _take_failure(self, endpoint: Endpoint, exc: ServiceError) -> None:
         """Wait for the time of the next try, or raise what is to be said of the last one."""

@@ -236,10 +236,10 @@ def _require_usable(clients: Sequence[BufferClient], what: str) -> None:
 
 
 async def _get_shared(scope: Scope, servers: Sequence[BufferClient], checksum: str) -> bytes | None:
-    async def fetch() -> bytes | None:
-        return await first_known(servers, lambda client: client.get_in(scope, checksum))
-
-    return await scope.share((checksum, servers), fetch)
+    return await scope.share(
+        (checksum, servers),
+        lambda: first_known(servers, BufferClient.get_in, scope, checksum),
+    )
 
 
 async def _copy_from_servers(
@@ -276,10 +276,10 @@ async def _lengths_from_servers(
 
 
 async def _promise_to_servers(scope: Scope, servers: Sequence[BufferClient], checksum: str) -> None:
-    await at_every(servers, lambda client: client.promise_in(scope, checksum))
+    await at_every(servers, BufferClient.promise_in, scope, checksum)
 
 
 async def _write_to_servers(
     scope: Scope, servers: Sequence[BufferClient], checksum: str, content: bytes
 ) -> bool:
-    return all(await at_every(servers, lambda each: each.put_in(scope, checksum, content)))
+    return all(await at_every(servers, BufferClient.put_in, scope, checksum, content))

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from types import EllipsisType
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import anyio
 import seamless
@@ -270,11 +270,13 @@ class Client:
             self._bytes_sent += request.body_length
         return response
 
-    async def _attempt(self, scope: Scope, what: str, attempt: Attempt[T]) -> T:
-        """Run `attempt` until it counts (see `Attempts.run`)."""
+    async def _attempt(self, scope: Scope, what: str, attempt: Attempt[T], *args: Any) -> T:
+        """Run `attempt`, with `args`, until it counts (see `Attempts.run`)."""
+        attempts = Attempts(self, scope, what, attempt, args)
+        total = scope.settings.total_timeout
         self._in_flight += 1
         try:
-            return await Attempts(self, scope, what, attempt).run()
+            return await (attempts.run() if total is None else attempts.run_within(total))
         finally:
             self._in_flight -= 1
 

@@ -7,7 +7,7 @@ object in the body of GET as of PUT, 404 for a key that it does not know.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -149,18 +149,17 @@ class DatabaseClient(Client):
         confirmation = _Confirmation(question, lambda answer: answer not in (None, before))
         return await self._put(scope, question, confirmation, unknown_is_false=True)
 
-    async def _get(self, scope: Scope, question: dict[str, Any]) -> bytes | None:
-        async def attempt(scope: Scope, endpoint: Endpoint) -> bytes | None:
-            return await self._get_once(scope, endpoint, question)
-
-        return await self._attempt(scope, f"the look-up of a {question['type']}", attempt)
+    def _get(self, scope: Scope, question: dict[str, Any]) -> Awaitable[bytes | None]:
+        what = f"the look-up of a {question['type']}"
+        return self._attempt(scope, what, self._get_once, question)
 
     async def _get_once(
         self, scope: Scope, endpoint: Endpoint, question: dict[str, Any]
     ) -> bytes | None:
-        body = json.dumps(question).encode()
-        request = Request("GET", f"{endpoint.path}/", body=body, safe=True)
+        # While it waits for its turn, a look-up is little more than its question.
         async with scope.limiter:
+            body = json.dumps(question).encode()
+            request = Request("GET", f"{endpoint.path}/", body=body, safe=True)
             status, answer = await self._exchange(scope, endpoint, request)
         if status == 200:
             return answer

@@ -120,7 +120,7 @@ async def get_transformation_result(tf_checksum: Checksum) -> Checksum | None:
     AnswerError or RefusedError where one gave no answer of the kind that was asked for.
     """
     wanted = checksum_hex(tf_checksum)
-    result = await _read("result", lambda scope, each: each.get_result(scope, wanted))
+    result = await _read("result", DatabaseClient.get_result, wanted)
     logger.debug("result of %s: %s", wanted, result)
     return None if result is None else Checksum(result)
 
@@ -128,24 +128,20 @@ async def get_transformation_result(tf_checksum: Checksum) -> Checksum | None:
 async def get_rev_transformations(result_checksum: Checksum) -> list[Checksum] | None:
     """The transformations that have this result: each once, in the order of their recording."""
     wanted = checksum_hex(result_checksum)
-    found = await _read(
-        "reverse transformation", lambda scope, each: each.get_rev_transformations(scope, wanted)
-    )
+    found = await _read("reverse transformation", DatabaseClient.get_rev_transformations, wanted)
     return None if found is None else [Checksum(each) for each in found]
 
 
 async def get_execution_record(tf_checksum: Checksum) -> dict[str, Any] | None:
     """The execution record of a transformation, or None."""
     wanted = checksum_hex(tf_checksum)
-    return await _read(
-        "execution record", lambda scope, each: each.get_execution_record(scope, wanted)
-    )
+    return await _read("execution record", DatabaseClient.get_execution_record, wanted)
 
 
 async def get_bucket_probe(bucket_kind: str, label: str) -> dict[str, Any] | None:
     """The last probe of a bucket, or None. `bucket_kind` is `node`, `environment` and the like."""
     kind, name = text_of("the bucket kind", bucket_kind), text_of("the label", label)
-    return await _read("bucket probe", lambda scope, each: each.get_bucket_probe(scope, kind, name))
+    return await _read("bucket probe", DatabaseClient.get_bucket_probe, kind, name)
 
 
 async def get_irreproducible_records(
@@ -155,8 +151,7 @@ async def get_irreproducible_records(
     wanted = checksum_hex(tf_checksum)
     result = None if result_checksum is None else checksum_hex(result_checksum)
     return await _read(
-        "irreproducible record",
-        lambda scope, each: each.get_irreproducible_records(scope, wanted, result),
+        "irreproducible record", DatabaseClient.get_irreproducible_records, wanted, result
     )
 
 
@@ -167,7 +162,7 @@ async def set_transformation_result(tf_checksum: Checksum, result_checksum: Chec
     none confirmed, and RefusedError where all refused; one that fails beside others is logged.
     """
     tf, result = checksum_hex(tf_checksum), checksum_hex(result_checksum)
-    written = await _write("result", lambda scope, each: each.set_result(scope, tf, result))
+    written = await _write("result", DatabaseClient.set_result, tf, result)
     logger.debug("result of %s set to %s: %s", tf, result, written)
     return written
 
@@ -178,10 +173,7 @@ async def set_execution_record(
     """Record how a transformation was executed; False where another record of it is there."""
     tf, result = checksum_hex(tf_checksum), checksum_hex(result_checksum)
     value = json_object_of("the execution record", record)
-    return await _write(
-        "execution record",
-        lambda scope, each: each.set_execution_record(scope, tf, result, value),
-    )
+    return await _write("execution record", DatabaseClient.set_execution_record, tf, result, value)
 
 
 async def set_bucket_probe(
@@ -197,44 +189,45 @@ async def set_bucket_probe(
     tokens = json_object_of("the freshness tokens", freshness_tokens)
     time = text_of("the time of capture", captured_at)
     return await _write(
-        "bucket probe",
-        lambda scope, each: each.set_bucket_probe(scope, kind, name, bucket, tokens, time),
+        "bucket probe", DatabaseClient.set_bucket_probe, kind, name, bucket, tokens, time
     )
 
 
 async def undo_transformation_result(tf_checksum: Checksum, result_checksum: Checksum) -> bool:
     """Contest a result and remove it; False where the transformation has another result."""
     tf, result = checksum_hex(tf_checksum), checksum_hex(result_checksum)
-    return await _write("undoing", lambda scope, each: each.undo_result(scope, tf, result))
+    return await _write("undoing", DatabaseClient.undo_result, tf, result)
 
 
-async def _read(what: str, ask: Callable[[Scope, DatabaseClient], Awaitable[T | None]]) -> T | None:
+async def _read(what: str, ask: Callable[..., Awaitable[T | None]], *args: Any) -> T | None:
     clients = tuple(_read_database_clients)
     if not clients:
         return None
     clients[0].require_usable(f"the look-up of a {what}")
-    return await call(_read_in, clients, ask)
+    return await call(_read_in, clients, ask, args)
 
 
-async def _read_in(
+def _read_in(
     scope: Scope,
     clients: Sequence[DatabaseClient],
-    ask: Callable[[Scope, DatabaseClient], Awaitable[T | None]],
-) -> T | None:
-    return await first_known(clients, lambda client: ask(scope, client))
+    ask: Callable[..., Awaitable[T | None]],
+    args: tuple[Any, ...],
+) -> Awaitable[T | None]:
+    return first_known(clients, ask, scope, *args)
 
 
-async def _write(what: str, do: Callable[[Scope, DatabaseClient], Awaitable[bool]]) -> bool:
+async def _write(what: str, do: Callable[..., Awaitable[bool]], *args: Any) -> bool:
     clients = tuple(_write_database_clients)
     if not clients:
         return False
     clients[0].require_usable(f"the recording of a {what}")
-    return await call(_write_in, clients, do)
+    return await call(_write_in, clients, do, args)
 
 
 async def _write_in(
     scope: Scope,
     clients: Sequence[DatabaseClient],
-    do: Callable[[Scope, DatabaseClient], Awaitable[bool]],
+    do: Callable[..., Awaitable[bool]],
+    args: tuple[Any, ...],
 ) -> bool:
-    return all(await at_every(clients, lambda client: do(scope, client)))
+    return all(await at_every(clients, do, scope, *args))

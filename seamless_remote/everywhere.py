@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -17,8 +17,10 @@ C = TypeVar("C", bound=Client)
 T = TypeVar("T")
 
 
-async def first_known(clients: Sequence[C], ask: Callable[[C], Awaitable[T | None]]) -> T | None:
-    """The first answer that is not None, asking in order; None where nobody knows.
+async def first_known(
+    clients: Sequence[C], ask: Callable[..., Awaitable[T | None]], *args: Any
+) -> T | None:
+    """The first answer of `ask(client, *args)` that is not None, in order; None where nobody knows.
 
     Where nobody knows, but not everybody gave an answer that makes sense, the first error is
     raised: a ServiceError, RefusedError or AnswerError.
@@ -26,7 +28,7 @@ async def first_known(clients: Sequence[C], ask: Callable[[C], Awaitable[T | Non
     failure: RemoteError | None = None
     for client in clients:
         try:
-            answer = await ask(client)
+            answer = await ask(client, *args)
         except RemoteError as exc:
             logger.info("%s", exc)
             failure = failure or exc
@@ -38,20 +40,20 @@ async def first_known(clients: Sequence[C], ask: Callable[[C], Awaitable[T | Non
     return None
 
 
-async def at_every(clients: Sequence[C], do: Callable[[C], Awaitable[T]]) -> list[T]:
-    """Do the same at all clients at once; the outcomes of those where it succeeded.
+async def at_every(clients: Sequence[C], do: Callable[..., Awaitable[T]], *args: Any) -> list[T]:
+    """Await `do(client, *args)` for all at once; the outcomes of those where it succeeded.
 
     All are tried to their end. Where one fails and another does not, the failure is logged; where
     all fail, the first failure is raised.
     """
     if len(clients) == 1:
-        return [await do(clients[0])]
+        return [await do(clients[0], *args)]
     outcomes: list[T] = []
     failures: list[RemoteError] = []
 
     async def attempt(client: C) -> None:
         try:
-            outcomes.append(await do(client))
+            outcomes.append(await do(client, *args))
         except RemoteError as exc:
             failures.append(exc)
 

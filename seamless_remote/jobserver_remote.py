@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -210,15 +210,9 @@ async def _run_somewhere(scope: Scope, clients: Sequence[JobserverClient], job: 
 async def _cancel_everywhere(
     scope: Scope, clients: Sequence[JobserverClient], checksum: str
 ) -> bool:
-    return any(await _ask_all(clients, lambda client: client.cancel(scope, checksum)))
+    return any(await at_every(clients, JobserverClient.cancel, scope, checksum))
 
 
 async def _status_anywhere(scope: Scope, clients: Sequence[JobserverClient], checksum: str) -> str:
-    found = await _ask_all(clients, lambda client: client.status(scope, checksum))
+    found = await at_every(clients, JobserverClient.status, scope, checksum)
     return next((status for status in STATUSES if status in found), "not-running")
-
-
-async def _ask_all(
-    clients: Sequence[JobserverClient], ask: Callable[[JobserverClient], Awaitable[T]]
-) -> list[T]:
-    return await at_every(clients, ask)
