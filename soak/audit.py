@@ -9,6 +9,7 @@ import http.client
 import json
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,9 +67,13 @@ def _fault_of_buffer(path: Path, checksum: str, length: int) -> str | None:
 
 def _result(connection: http.client.HTTPConnection, transformation: str) -> str:
     question = json.dumps({"type": "transformation", "checksum": transformation})
-    connection.request("GET", "/", body=question)
-    response = connection.getresponse()
-    text = response.read().decode()
+    try:
+        connection.request("GET", "/", body=question)
+        response = connection.getresponse()
+        text = response.read().decode()
+    except (OSError, http.client.HTTPException) as exc:
+        connection.close()  # the next question opens it anew
+        return f"no answer: {exc!r}"
     if response.status == 200:
         return text
     return NOTHING if response.status == 404 else f"an answer {response.status}: {text}"
@@ -76,7 +81,9 @@ def _result(connection: http.client.HTTPConnection, transformation: str) -> str:
 
 def _faults_of_file(path: Path) -> list[str]:
     """What SQLite finds wrong with the database's file."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE) as connection:
-        rows = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-    connection.close()
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE)) as file:
+            rows = [row[0] for row in file.execute("PRAGMA integrity_check")]
+    except sqlite3.Error as exc:
+        rows = [repr(exc)]
     return [] if rows == ["ok"] else [f"{path}: {row}" for row in rows]

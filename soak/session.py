@@ -25,6 +25,7 @@ import seamless
 from services import Home
 
 from seamless_remote.client import close_all_clients
+from seamless_remote.nursery.hosted import THREAD_NAME
 
 from . import operations
 from .callers import Caller, Gate, beside, host, short_lived, synchronous
@@ -35,7 +36,7 @@ from .place import Place
 from .plan import HEALING, MEMORY_ALLOWANCE, QUIETING, SETTING_UP, Plan
 from .tally import BrokenPromise, Phase, Tally
 from .unnoticed import listen_for_errors
-from .watch import Sample, Watch, sample_at_rest, say
+from .watch import Sample, Watch, lasting_threads, sample_at_rest, say
 
 LAST_WORDS = 15.0
 """Seconds before the hard stop, when it is shown where everything hangs."""
@@ -185,6 +186,8 @@ class Session:
         self.place.close()
         seamless.close()
         self.watch.stop()
+        if left := [each for each in lasting_threads() if each.startswith(THREAD_NAME)]:
+            self.tally.violation(f"threads are left after seamless.close(): {left}")
 
     def _compare(self, begin: Sample, end: Sample) -> None:
         for what in ("threads", "files", "sockets", "tasks", "children"):

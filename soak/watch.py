@@ -56,12 +56,18 @@ def sample(callers: Sequence[Caller]) -> Sample:
     targets = _open_files()
     return Sample(
         memory=psutil.Process().memory_info().rss / 1e6,
-        threads=sum(not _PASSING.fullmatch(each.name) for each in threading.enumerate()),
+        threads=len(lasting_threads()),
         files=len(targets),
         sockets=sum(target.startswith("socket:") for target in targets),
         tasks=sum(len(_tasks(caller.loop)) for caller in callers),
         children=len(psutil.Process().children(recursive=True)),
     )
+
+
+def lasting_threads() -> list[str]:
+    """The names of all threads but the passing ones and the soak's own."""
+    names = [each.name for each in threading.enumerate()]
+    return [name for name in names if not _PASSING.fullmatch(name)]
 
 
 def sample_at_rest(callers: Sequence[Caller], within: float) -> Sample:
