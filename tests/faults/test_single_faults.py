@@ -35,7 +35,8 @@ BREAKS = (Harm.CUT, Harm.RESET, Harm.STALL)
 POSITIONS = (0, 10, 100)
 """At once, in the first line, and in the head: an answer of any kind is longer than that."""
 
-TWO_TRIES = Settings(read_timeout=0.3, total_timeout=5.0, max_tries=2, grace_period=0.5)
+FEW_TRIES = Settings(read_timeout=0.3, total_timeout=10.0, max_tries=4, grace_period=0.5)
+"""More than the one that a fault takes: on a busy machine an answer may be late by itself."""
 
 Start = Callable[[Service], FaultProxy]
 
@@ -57,7 +58,7 @@ def test_a_broken_exchange_is_made_again(
                     assert kind.right(await call()), f"{harm} {toward} at {at}"
                     proxy.put(None)
 
-    in_nursery(backend, TWO_TRIES, body)
+    in_nursery(backend, FEW_TRIES, body)
 
 
 @pytest.mark.parametrize(("name", "backend"), CASES)
@@ -110,7 +111,7 @@ def test_a_slow_line_only_takes_longer(
                 assert time.monotonic() - started > 0.9 * fault.seconds
                 proxy.put(None)
 
-    in_nursery(backend, TWO_TRIES, body)
+    in_nursery(backend, FEW_TRIES, body)
 
 
 @pytest.mark.parametrize(("name", "backend"), CASES)
