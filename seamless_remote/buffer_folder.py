@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from .errors import WrongBytesError
-from .intake import BATCH_BYTES, FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
-from .nursery.offload import OFFLOAD_BYTES, offload
+from .hashing import HashingThread
+from .intake import BATCH_BYTES, FREE_BYTES, Intake, Nowhere, Target, TooLongError
+from .nursery.offload import OFFLOAD_BYTES, can_start_threads, offload
 from .transport.decoding import suffix_encoding
 
 logger = logging.getLogger(__name__)
+
+COMPRESSED_PIECE = 16 * 1024
+"""Bytes of a compressed file that are decompressed without a look at what comes of them."""
 
 SUFFIXES = ("", *suffix_encoding)
 
@@ -149,7 +153,8 @@ async def _read(found: Found, wanted: str) -> tuple[bytes, str]:
     if found.encoding is None:
         if found.size <= OFFLOAD_BYTES:
             return _read_plain(found)
-        return await offload(_read_plain, found)
+        large = found.size > BATCH_BYTES and can_start_threads()
+        return await offload(_read_large if large else _read_plain, found)
     target = io.BytesIO()
     try:
         checksum, _ = await _take(found, target, FREE_BYTES)
@@ -170,6 +175,16 @@ def _read_plain(found: Found) -> tuple[bytes, str]:
     return content, hashlib.sha256(content).hexdigest()
 
 
+def _read_large(found: Found) -> tuple[bytes, str]:
+    """The same, with half of the work in another thread: hashing takes as long as reading."""
+    target = io.BytesIO()
+    with HashingThread() as hashing:
+        while piece := _piece(found, BATCH_BYTES):
+            hashing.update(piece)
+            target.write(piece)
+    return target.getvalue(), hashing.checksum()
+
+
 async def _take(found: Found, target: Target, limit: int | None = None) -> tuple[str, int]:
     """Write the plain bytes of a file to `target`, in constant memory; their checksum and number.
 
@@ -177,24 +192,25 @@ async def _take(found: Found, target: Target, limit: int | None = None) -> tuple
     """
     found.file.seek(0)
     intake = Intake(target, found.encoding, limit)
-    checksum = await take_all(intake, _Pieces(found))
-    return checksum, intake.length
+    while await offload(_take_batch, found, intake):
+        pass
+    return intake.finish(), intake.length
 
 
-class _Pieces:
-    """Iterates over a file's bytes as they are; read in worker threads."""
+def _take_batch(found: Found, intake: Intake) -> bool:
+    """Take in the next batch of plain bytes; False at the end of the file.
 
-    def __init__(self, found: Found) -> None:
-        self._found = found
-
-    def __aiter__(self) -> _Pieces:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await offload(_piece, self._found, BATCH_BYTES)
+    A few compressed bytes may stand for many: they are read in smaller pieces, for a cancellation
+    waits for the end of a batch.
+    """
+    size = BATCH_BYTES if found.encoding is None else COMPRESSED_PIECE
+    enough = intake.length + BATCH_BYTES
+    while intake.length < enough:
+        piece = _piece(found, size)
         if not piece:
-            raise StopAsyncIteration
-        return piece
+            return False
+        intake.take([piece])
+    return True
 
 
 def _piece(found: Found, size: int) -> bytes:

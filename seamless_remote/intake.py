@@ -40,10 +40,6 @@ class TooLongError(WrongBytesError):
     """More plain bytes come of a body than its intake may take."""
 
 
-class _StoppedError(Exception):
-    """Nobody waits for these bytes any more."""
-
-
 class Intake:
     """Takes the pieces of one buffer, in the form in which they are stored or sent.
 
@@ -59,13 +55,10 @@ class Intake:
         self.compressed = encoding is not None
         self._target = target
         self._hash = hashlib.sha256()
-        self._stopped = False
         self._decoder = decoder_for(encoding, self)
 
     def write(self, data: bytes | memoryview) -> None:
         """Take plain bytes (what the decoder gives). TooLongError: there are more than may be."""
-        if self._stopped:
-            raise _StoppedError
         if self._limit is not None and self.length + len(data) > self._limit:
             raise TooLongError(f"more than {self._limit} bytes come of it")
         self._hash.update(data)
@@ -81,10 +74,6 @@ class Intake:
         except ProtocolError as exc:
             raise WrongBytesError(str(exc)) from exc
 
-    def stop(self) -> None:
-        """Make a `take` that is under way in another thread end soon, with an error."""
-        self._stopped = True
-
     def finish(self) -> str:
         """The checksum of all plain bytes. WrongBytesError: the encoded form is cut short."""
         try:
@@ -97,36 +86,44 @@ class Intake:
 async def take_all(intake: Intake, pieces: AsyncIterator[bytes]) -> str:
     """Feed all `pieces` to `intake`; the checksum of the plain bytes.
 
-    Errors of the intake (a malformed form, a full disk) and of the source come out as they are. A
-    cancellation ends the work on what has come, be it a few bytes that stand for many.
+    Errors of the intake (a malformed form, a full disk) and of the source come out as they are.
     """
     batch: list[bytes] = []
     size = 0
-    while size < OFFLOAD_BYTES and not intake.compressed:
-        piece = await anext(pieces, None)
-        if piece is None:
-            intake.take(batch)
-            return intake.finish()
+    async for piece in pieces:
         batch.append(piece)
         size += len(piece)
-    return await _take_in_threads(intake, batch, size, pieces)
+        if size >= OFFLOAD_BYTES:
+            return await _take_in_threads(intake, batch, pieces)
+
+    def take() -> str:
+        intake.take(batch)
+        return intake.finish()
+
+    # A few compressed bytes may stand for many.
+    return await offload(take) if intake.compressed else take()
 
 
-async def _take_in_threads(
-    intake: Intake, batch: list[bytes], size: int, pieces: AsyncIterator[bytes]
-) -> str:
+async def _take_in_threads(intake: Intake, batch: list[bytes], pieces: AsyncIterator[bytes]) -> str:
     worker = _Worker(intake)
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(worker.run)
         try:
-            try:
-                await worker.hand_all(batch, size, pieces)
-            except Exception as exc:
-                worker.error = worker.error or exc
-            await worker.end()
-        except BaseException:
-            intake.stop()
-            raise
+            size = 0
+            async for piece in pieces:
+                batch.append(piece)
+                size += len(piece)
+                if size >= BATCH_BYTES:
+                    await worker.hand(batch)
+                    if worker.error is not None:
+                        break
+                    batch, size = [], 0
+            else:
+                await worker.hand(batch)
+        except Exception as exc:
+            worker.error = worker.error or exc
+        finally:
+            worker.close()
     if worker.error is not None:
         raise worker.error
     return await offload(intake.finish)
@@ -138,33 +135,19 @@ class _Worker:
     def __init__(self, intake: Intake) -> None:
         self.error: Exception | None = None
         self._intake = intake
-        self._ended = anyio.Event()
         self._send, self._receive = anyio.create_memory_object_stream[list[bytes]](0)
 
-    async def hand_all(self, batch: list[bytes], size: int, pieces: AsyncIterator[bytes]) -> None:
-        """Hand over a batch of so many bytes, then all `pieces`, until there is an error."""
-        while self.error is None:
-            if size >= BATCH_BYTES:
-                await self._send.send(batch)
-                batch, size = [], 0
-            piece = await anext(pieces, None)
-            if piece is None:
-                await self._send.send(batch)
-                break
-            batch.append(piece)
-            size += len(piece)
+    async def hand(self, batch: list[bytes]) -> None:
+        await self._send.send(batch)
 
-    async def end(self) -> None:
-        """Wait until all batches are done."""
+    def close(self) -> None:
         self._send.close()
-        await self._ended.wait()
 
     async def run(self) -> None:
-        with self._send, self._receive:
+        with self._receive:
             async for batch in self._receive:
                 if self.error is None:
                     try:
                         await offload(self._intake.take, batch)
                     except Exception as exc:
                         self.error = exc
-        self._ended.set()

@@ -27,6 +27,11 @@ async def offload(work: Callable[..., T], *args: Any) -> T:
     try:
         return await anyio.to_thread.run_sync(work, *args)
     except RuntimeError:
-        if threading.main_thread().is_alive():
+        if can_start_threads():
             raise
         return work(*args)
+
+
+def can_start_threads() -> bool:
+    """Whether threads can be started: not while the interpreter ends."""
+    return threading.main_thread().is_alive()

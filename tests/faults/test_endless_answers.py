@@ -135,7 +135,7 @@ def test_giving_up_on_a_file_that_inflates_to_gigabytes_does_not_wait_for_them(
     backend: str, tmp_path: Path
 ) -> None:
     checksum = checksum_of(fresh_content())
-    # As zstd, some 300 kB that stand for 6 GiB in one batch.
+    # Some 300 kB that stand for 6 GiB.
     (tmp_path / (checksum.hex() + ".zst")).write_bytes(zstd_zeros() * 3)
     counted = Counted()
 
