@@ -26,7 +26,7 @@ def main() -> int:
         environments.ensure(name)
     with (
         tempfile.TemporaryDirectory(prefix="seamless-bench-") as scratch,
-        surroundings(Path(scratch)) as around,
+        surroundings(Path(scratch), cases) as around,
     ):
         runs = run_rounds(cases, arguments.rounds, around)
     results = summarise(cases, runs, arguments.rounds)

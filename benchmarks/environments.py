@@ -13,6 +13,7 @@ _SERVICES = [
     "hashserver==1.1.0",
     "aiofiles>=23",
     "seamless-database==2.1.0",
+    "seamless-jobserver==0.3.0",
     "seamless-transformer==0.6.1",
 ]
 _REQUIREMENTS = {

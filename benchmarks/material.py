@@ -25,15 +25,18 @@ class Material:
     small: list[str]
     medium: str
     large: str
+    huge: str
 
 
-def store_buffers(folder: Path, *, large_megabytes: int) -> Material:
-    """Fill a buffer folder, in the prefix layout of hashserver."""
+def store_buffers(folder: Path, *, large_mebibytes: int, huge_mebibytes: int = 0) -> Material:
+    """Fill a buffer folder, in the prefix layout of hashserver; the huge one only on demand."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".HASHSERVER_PREFIX").touch()
     small = [_store(folder, random.randbytes(_SMALL_SIZE)) for _ in range(_SMALL_BUFFERS)]
     medium = _store(folder, random.randbytes(_MEDIUM_SIZE))
-    return Material(small, medium, _store_large(folder, large_megabytes))
+    large = _store_large(folder, large_mebibytes)
+    huge = _store_large(folder, huge_mebibytes) if huge_mebibytes else ""
+    return Material(small, medium, large, huge)
 
 
 def store_results(url: str, *, count: int) -> None:
@@ -64,13 +67,13 @@ def _store(folder: Path, content: bytes) -> str:
     return checksum
 
 
-def _store_large(folder: Path, megabytes: int) -> str:
+def _store_large(folder: Path, mebibytes: int) -> str:
     """In pieces, to stay small: a process starts its life with its parent's peak memory."""
     digest = hashlib.sha256()
     unnamed = folder / ".large"
     with unnamed.open("wb") as file:
-        for _ in range(megabytes):
-            piece = os.urandom(1_000_000)
+        for _ in range(mebibytes):
+            piece = os.urandom(1 << 20)
             digest.update(piece)
             file.write(piece)
     checksum = digest.hexdigest()

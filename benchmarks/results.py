@@ -1,4 +1,4 @@
-"""From runs to results: medians, ratios pair by pair with their spread, the machine's facts."""
+"""From runs to results: medians, ratios pair by pair with their spread, targets, the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from . import environments
 from .catalogue import ENVIRONMENTS, Case
-from .rounds import Run
+from .targets import Run, outcome
 
 _FIGURES = ("wall", "cpu", "peak_mb", "grown_mb")
 _REFERENCES = ("published", "curl", "floor")
@@ -28,7 +28,7 @@ def summarise(
     return {
         "machine": machine({ENVIRONMENTS.get(peer, "ours") for peer in peers} | {"ours"}),
         "rounds": rounds,
-        "cases": [_case(case, runs[case.name]) for case in cases],
+        "cases": [_case(case, runs, rounds) for case in cases],
     }
 
 
@@ -71,12 +71,18 @@ def _field(path: str, name: str) -> str:
     return "unknown"
 
 
-def _case(case: Case, runs: dict[str, list[Run]]) -> dict[str, Any]:
+def _case(case: Case, runs: dict[str, dict[str, list[Run]]], rounds: int) -> dict[str, Any]:
+    mine = runs[case.name]
+    peers = {peer: _peer(peer, mine) for peer in case.peers}
+    for target in case.targets:
+        peers[target.peer]["targets"].append(outcome(target, mine, runs))
     return {
         "name": case.name,
+        "kind": case.kind,
         "title": case.title,
         "limit": case.limit,
-        "peers": {peer: _peer(peer, runs) for peer in case.peers},
+        "rounds": case.rounds(rounds),
+        "peers": peers,
     }
 
 
@@ -87,6 +93,7 @@ def _peer(peer: str, runs: dict[str, list[Run]]) -> dict[str, Any]:
         "failed": len(runs[peer]) - len(good),
         "median": {},
         "ratios": {},
+        "targets": [],
     }
     if not good:
         return summary

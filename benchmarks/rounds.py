@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from . import environments, material, services
-from .catalogue import ENVIRONMENTS, LARGE_MEGABYTES, LOOKUPS, SLOW_SECONDS, Case
+from .catalogue import (
+    ENVIRONMENTS,
+    HUGE_MEBIBYTES,
+    LARGE_MEBIBYTES,
+    LOOKUPS,
+    SLOW_SECONDS,
+    Case,
+)
+from .targets import Run
 
 _MEASURED = Path(__file__).with_name("measured")
 _RUN_TIMEOUT = 300.0
-
-Run = dict[str, Any]
-"""A report (see `measured/meter.py`), or `{"error": text}`."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,15 @@ class Surroundings:
 
 
 @contextlib.contextmanager
-def surroundings(scratch: Path) -> Iterator[Surroundings]:
-    """Make the material and start the services; all end with the block."""
+def surroundings(scratch: Path, cases: Sequence[Case]) -> Iterator[Surroundings]:
+    """Make the material of these cases and start the services; all end with the block."""
     _say("Making the material, starting the services")
     buffers = scratch / "buffers"
-    known = material.store_buffers(buffers, large_megabytes=LARGE_MEGABYTES)
+    known = material.store_buffers(
+        buffers,
+        large_mebibytes=LARGE_MEBIBYTES,
+        huge_mebibytes=HUGE_MEBIBYTES if any(case.needs_huge for case in cases) else 0,
+    )
     with contextlib.ExitStack() as running:
         database = running.enter_context(
             services.database(scratch / "results.db", scratch / "database.log")
@@ -68,17 +77,19 @@ def run_rounds(
     runs: dict[str, dict[str, list[Run]]] = {
         case.name: {peer: [] for peer in case.peers} for case in cases
     }
-    total = rounds * sum(len(case.peers) for case in cases)
+    total = sum(case.rounds(rounds) * len(case.peers) for case in cases)
     number = 0
+    begun = time.monotonic()
     for case in cases:
-        for round_ in range(rounds):
+        for round_ in range(case.rounds(rounds)):
             first = round_ % len(case.peers)
             for peer in (*case.peers[first:], *case.peers[:first]):
                 run = _run(case, peer, around)
                 runs[case.name][peer].append(run)
                 number += 1
                 outcome = f"{run['wall']:.3f} s" if "wall" in run else f"FAILED: {run['error']}"
-                _say(f"[{number}/{total}] {case.name}, round {round_ + 1}, {peer}: {outcome}")
+                at = time.monotonic() - begun
+                _say(f"[{number}/{total}, {at:.0f} s] {case.name}, {round_ + 1}, {peer}: {outcome}")
     return runs
 
 

@@ -2,8 +2,9 @@
 
 `python stub.py PORT_FILE [--pause SECONDS]`. It speaks as much of seamless-database and hashserver
 as the cases need: every transformation has its checksum's reverse as its result; every buffer is
-absent, and may be uploaded, which is confirmed after the pause if its bytes are right. It ends
-with its standard input, so none outlives the benchmark.
+absent, and may be uploaded, which is confirmed after the pause if its bytes are right. It also
+tells on how many connections it has been asked at once. It ends with its standard input, so none
+outlives the benchmark.
 """
 
 from __future__ import annotations
@@ -21,11 +22,31 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 
+class _Connections:
+    """Those that are open and have been asked on: how many, and the most since it was told."""
+
+    def __init__(self) -> None:
+        self._asked: set[_Answering] = set()
+        self._most = 0
+
+    def add(self, connection: _Answering) -> None:
+        self._asked.add(connection)
+        self._most = max(self._most, len(self._asked))
+
+    def discard(self, connection: _Answering) -> None:
+        self._asked.discard(connection)
+
+    def tell_most(self) -> int:
+        most, self._most = self._most, len(self._asked)
+        return most
+
+
 class _Answering(asyncio.Protocol):
     """A connection; one request on it at a time."""
 
-    def __init__(self, pause: float) -> None:
+    def __init__(self, pause: float, connections: _Connections) -> None:
         self._pause = pause
+        self._connections = connections
         self._head = b""
         self._received = bytearray()
         self._missing = 0
@@ -33,6 +54,9 @@ class _Answering(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -60,7 +84,10 @@ class _Answering(asyncio.Protocol):
         method, path, _ = head.split(b" ", 2)
         if path == b"/healthcheck":
             self._answer(b"OK")
+        elif path == b"/most-connections":
+            self._answer(b"%d" % self._connections.tell_most())
         elif path == b"/":
+            self._connections.add(self)
             found = _CHECKSUM.search(body)
             self._answer(found[0][::-1] if found else b"OK")
         elif path in (b"/has", b"/has-now"):
@@ -88,7 +115,8 @@ class _Answering(asyncio.Protocol):
 async def _serve(announce: Callable[[int], object], pause: float) -> None:
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
-    server = await loop.create_server(lambda: _Answering(pause), "127.0.0.1", 0)
+    connections = _Connections()
+    server = await loop.create_server(lambda: _Answering(pause, connections), "127.0.0.1", 0)
 
     def closed() -> None:
         loop.remove_reader(sys.stdin)

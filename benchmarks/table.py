@@ -16,44 +16,60 @@ _HEAD = (
     "CPU / published",
     "time / curl or floor",
     "CPU / curl or floor",
-    "pause p99.9, max",
+    "also",
+    "target: reached",
 )
 
 
 def table(results: dict[str, Any]) -> str:
-    """One row a case and peer; then what bounds the cases, and where they were measured."""
+    """One row a case and peer; then the targets, what bounds the cases, and where it was."""
     lines = [_row(_HEAD), _row(["---"] * len(_HEAD))]
     for case in results["cases"]:
         title = f"{case['title']}{' *' if case['limit'] else ''}"
         for peer, figures in case["peers"].items():
             lines.append(_row([title, PEERS[peer], *_cells(figures)]))
             title = ""
-    lines.append("")
-    lines += [
-        f"\\* {case['title']}: limited by {case['limit']}."
-        for case in results["cases"]
-        if case["limit"]
+    lines += ["", _summary(results["cases"]), "", *_notes(results)]
+    return "\n".join(lines)
+
+
+def _summary(cases: list[dict[str, Any]]) -> str:
+    """How many targets are met, and which are not."""
+    outcomes = [
+        (f"{case['title']}, {PEERS[peer]}: {_outcome(target)}", target["met"])
+        for case in cases
+        for peer, figures in case["peers"].items()
+        for target in figures["targets"]
     ]
-    machine = results["machine"]
-    lines += [
+    met = sum(1 for _, each in outcomes if each)
+    lines = [f"Targets met: {met} of {len(outcomes)}."]
+    return "\n".join([*lines, *(f"- {text}" for text, each in outcomes if not each)])
+
+
+def _notes(results: dict[str, Any]) -> list[str]:
+    cases, machine = results["cases"], results["machine"]
+    fewer = [case for case in cases if case["rounds"] < results["rounds"]]
+    return [
+        *(f"\\* {case['title']}: limited by {case['limit']}." for case in cases if case["limit"]),
         "",
-        f"Time and CPU are for one operation, medians of {results['rounds']} rounds. Ratios are "
-        "taken pair by pair: the median, and in brackets the least and the greatest.",
+        f"Time and CPU are for one operation, medians of {results['rounds']} rounds"
+        + "".join(f"; {case['rounds']} of {case['title']!r}" for case in fewer)
+        + ". Ratios are taken pair by pair: the median, and in brackets the least and the "
+        "greatest. Memory is the whole process's; its growth is above what was in use before. "
+        "Pauses are those of another task in the caller's loop: 99.9th percentile, and the "
+        "longest.",
         f"{machine['cores']} cores ({machine['processor']}), Python {machine['python']}, "
         f"{machine['system']}, {machine['date']}, commit {machine['commit']}.",
     ]
-    return "\n".join(lines)
 
 
 def _cells(figures: dict[str, Any]) -> list[str]:
     median = figures["median"]
+    targets = "; ".join(_outcome(target) for target in figures["targets"])
     if not median:
-        return ["failed", *[""] * (len(_HEAD) - 3)]
+        return ["failed", *[""] * (len(_HEAD) - 4), targets]
     ratios = figures["ratios"]
     plain = ratios.get("curl") or ratios.get("floor") or {}
-    pause = ""
-    if "pause_max_ms" in median:
-        pause = f"{median['pause_p999_ms']:.1f} ms, {median['pause_max_ms']:.0f} ms"
     failed = f" ({figures['failed']} failed)" if figures["failed"] else ""
     return [
         _seconds(median["wall"] / figures["operations"]) + failed,
@@ -63,8 +79,36 @@ def _cells(figures: dict[str, Any]) -> list[str]:
         _ratio(ratios.get("published", {}).get("cpu")),
         _ratio(plain.get("wall")),
         _ratio(plain.get("cpu")),
-        pause,
+        _also(median),
+        targets,
     ]
+
+
+def _also(median: dict[str, float]) -> str:
+    """What is measured only in some cases."""
+    texts = []
+    if "pause_max_ms" in median:
+        shown = f"{median['pause_p999_ms']:.1f} and {median['pause_max_ms']:.1f}"
+        texts.append(f"pauses {shown} ms")
+    if "waiting_bytes" in median:
+        texts.append(f"{median['waiting_bytes']:.0f} bytes each that waits")
+        texts.append(f"{median['connections']:.0f} connections")
+    return ", ".join(texts)
+
+
+def _outcome(target: dict[str, Any]) -> str:
+    if target["met"] is None:
+        return f"{target['target']}: not measured"
+    spread = f"{_short(target['min'])}-{_short(target['max'])}"
+    reached = f"{_short(target['reached'])} ({spread})"
+    if target["unit"]:
+        reached += f" {target['unit']}"
+    return f"{target['target']}: {reached} {'met' if target['met'] else '**missed**'}"
+
+
+def _short(value: float) -> str:
+    """Three digits, or as many as there are before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _seconds(value: float) -> str:

@@ -18,18 +18,20 @@ _PEERS = {
     "floor": ("with_sockets", "SocketPeer"),
     "asks": ("with_asks", "AsksPeer"),
 }
+_OF_PROGRAMS = ("commands", "cluster")
 
 
 def main() -> None:
     """Run the task that the argument's file holds."""
     with open(sys.argv[1]) as file:
         task = json.load(file)
+    module, name = task["measure"].split(".")
+    if task["peer"] == "curl":
+        module = "commands"
     # Programs are measured from a small process: what they inherit would count as theirs.
-    if task["peer"] == "curl" or task["measure"].startswith("commands."):
-        name = task["measure"].partition(".")[2]
-        report = getattr(importlib.import_module("commands"), name)(task)
+    if module in _OF_PROGRAMS:
+        report = getattr(importlib.import_module(module), name)(task)
     else:
-        module, name = task["measure"].split(".")
         peer_module, peer_class = _PEERS[task["peer"]]
         peer = getattr(importlib.import_module(peer_module), peer_class)()
         report = getattr(importlib.import_module(module), name)(peer, task)

@@ -71,8 +71,8 @@ def downloaded(peer: Peer, task: Task) -> Report:
     async def main() -> Report:
         peer.connect(task)
         await peer.get(task["small"][0])
-        report, content = await _ticking(peer, lambda: peer.get(task["large"]))
-        require(checksum_of(content) == task["large"], "the buffer's bytes")
+        report, content = await _ticking(peer, lambda: peer.get(task[task["buffer"]]))
+        require(checksum_of(content) == task[task["buffer"]], "the buffer's bytes")
         report.checks = 1
         return report
 
@@ -81,7 +81,7 @@ def downloaded(peer: Peer, task: Task) -> Report:
 
 def uploaded(peer: Peer, task: Task) -> Report:
     """A large new buffer from memory to every server; `again`: what the servers have by then."""
-    content = os.urandom(task["megabytes"] * 1_000_000)
+    content = os.urandom(task["mebibytes"] << 20)
     checksum = checksum_of(content)
 
     async def main() -> Report:

@@ -19,19 +19,20 @@ _CHUNK = 1 << 20
 
 def downloaded(task: Task) -> Report:
     """The large buffer from the server into a file."""
+    checksum = task[task["buffer"]]
     with tempfile.TemporaryDirectory(dir=task["scratch"]) as folder:
         target = Path(folder, "download")
         url = task["servers"][0]
         if task["peer"] == "curl":
-            report = _run(["curl", "-sSf", "-o", target, f"{url}/{task['large']}"])
+            report = _run(["curl", "-sSf", "-o", target, f"{url}/{checksum}"])
         else:
             clients = {"buffer": [{"remote_url": url, "readonly": True}]}
             report = _run(
-                [_script("seamless-resolve"), task["large"], "--output", target],
+                [_script("seamless-resolve"), checksum, "--output", target],
                 SEAMLESS_REMOTE_CLIENTS=json.dumps(clients),
                 HOME=folder,
             )
-        require(_file_checksum(target) == task["large"], "the file's bytes")
+        require(_file_checksum(target) == checksum, "the file's bytes")
     report.checks = 1
     return report
 
@@ -39,8 +40,8 @@ def downloaded(task: Task) -> Report:
 def uploaded(task: Task) -> Report:
     """A large new buffer from a file to the server."""
     with tempfile.NamedTemporaryFile(dir=task["scratch"]) as source:
-        for _ in range(task["megabytes"]):
-            source.write(os.urandom(1_000_000))
+        for _ in range(task["mebibytes"]):
+            source.write(os.urandom(1 << 20))
         source.flush()
         checksum = _file_checksum(Path(source.name))
         url = f"{task['servers'][0]}/{checksum}"

@@ -12,7 +12,8 @@ from typing import Any
 class Report:
     """One run: seconds, MB (10^6 bytes) and how much was checked.
 
-    `grown_mb` is how far the peak lies above the memory in use when the measuring began.
+    `peak_mb` is the most resident memory while it was measured, `grown_mb` how far that lies above
+    what was in use when the measuring began.
     """
 
     wall: float
@@ -31,15 +32,17 @@ class Report:
 class Meter:
     """A context manager around what is measured; `report` says what that took.
 
-    With `children`, the CPU time and the memory are those of the ended child processes. The peak
-    memory is that of the process's whole life, so checks that take memory come after `report`.
+    With `children`, the CPU time and the memory are those of the ended child processes.
     """
 
     def __init__(self, *, children: bool = False) -> None:
         self._children = children
 
     def __enter__(self) -> Meter:
-        self._before = 0.0 if self._children else _status_mb("VmRSS")
+        self._before = 0.0
+        if not self._children:
+            _forget_peak()
+            self._before = _status_mb("VmRSS")
         self._cpu = self._cpu_seconds()
         self._wall = time.perf_counter()
         return self
@@ -65,6 +68,12 @@ class Meter:
             return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
         # Not getrusage: its figure for a process starts from that of the parent that forked it.
         return _status_mb("VmHWM")
+
+
+def _forget_peak() -> None:
+    """Let VmHWM begin anew from the memory in use (proc(5), clear_refs)."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
 
 
 def _status_mb(name: str) -> float:

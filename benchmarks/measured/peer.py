@@ -31,6 +31,10 @@ class Peer:
         """The result of a transformation."""
         raise NotImplementedError
 
+    async def record(self, key: str) -> object:
+        """Store the result of a transformation."""
+        raise NotImplementedError
+
     async def get(self, checksum: str) -> bytes | bytearray:
         """A buffer's content."""
         raise NotImplementedError

@@ -11,7 +11,7 @@ from typing import Any
 
 from peer import Peer
 from seamless import Buffer, Checksum
-from task import Task
+from task import Task, result_of
 
 import seamless_remote
 from seamless_remote import buffer_remote, database_remote
@@ -39,6 +39,10 @@ class SeamlessPeer(Peer):
     async def lookup(self, key: str) -> str:
         result = await database_remote.get_transformation_result(Checksum(key))
         return "" if result is None else result.hex()
+
+    async def record(self, key: str) -> object:
+        result = Checksum(result_of(key))
+        return await database_remote.set_transformation_result(Checksum(key), result)
 
     async def get(self, checksum: str) -> bytes:
         buffer = await buffer_remote.get_buffer(Checksum(checksum))
