@@ -1,10 +1,11 @@
 """A plot of the results: `python plot.py RESULTS.json PLOT`, in the environment with matplotlib.
 
-Each case's time, CPU time and peak memory as ratios to the published package, with their spread.
+Each case's time and client CPU as ratios to the published package, with their spread.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from typing import Any
@@ -13,64 +14,99 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-_FIGURES = {"wall": "time", "cpu": "client CPU", "peak_mb": "peak memory"}
-_COLOURS = {
-    "ours": "tab:blue",
-    "ours-host": "tab:cyan",
-    "ours-trio": "tab:purple",
-    "asks": "tab:orange",
-    "curl": "tab:green",
-    "floor": "tab:gray",
+_FIGURES = {"wall": "time", "cpu": "client CPU"}
+_SHOWN = {
+    "ours": ("called from any loop or thread", "tab:blue", "o"),
+    "ours-host": ("nursery in an asyncio host's loop", "tab:green", "s"),
+    "ours-trio": ("nursery in a trio host's loop", "tab:orange", "D"),
+    "curl": ("curl", "0.45", "x"),
 }
-_STEP = 0.8
+_STEP = 0.62
+_GAP = 0.9
+_INCHES = 0.34
 
 
 def plot(results: dict[str, Any], path: str) -> None:
     """Write the plot; the format follows the path's suffix."""
     cases = [case for case in results["cases"] if "published" in case["peers"]]
-    height = 1.5 + 0.75 * len(cases)
-    figure, axes = plt.subplots(1, len(_FIGURES), figsize=(15, height), sharey=True, squeeze=False)
-    for axis, (name, label) in zip(axes[0], _FIGURES.items(), strict=True):
-        for row, case in enumerate(cases):
+    rows, kinds = _rows(cases)
+    height = 1.9 + _INCHES * (rows[-1] + 1)
+    figure, axes = plt.subplots(
+        1, 2, figsize=(11, height), sharex=True, sharey=True, layout="constrained"
+    )
+    for axis, (name, label) in zip(axes, _FIGURES.items(), strict=True):
+        for row, case in zip(rows, cases, strict=True):
+            axis.axhspan(row - 0.45, row + 0.45, color="0.95", linewidth=0, zorder=0)
             _draw(axis, row, case, name)
-        axis.axvline(1, color="black", linewidth=0.8)
-        axis.set_xscale("log")
-        axis.grid(axis="x", which="both", linewidth=0.3)
-        axis.set_xlabel(f"{label} / that of the published package")
-    axes[0][0].set_yticks(range(len(cases)), [case["title"] for case in cases])
-    axes[0][0].invert_yaxis()
+        _finish(axis, f"{label} / that of seamless-remote 0.4.0")
+    axes[0].set_yticks(rows, [case["title"] for case in cases])
+    axes[0].set_ylim(rows[-1] + 0.7, rows[0] - 1.3)
+    for row, kind in kinds:
+        axes[0].text(0.01, row, kind, transform=axes[0].get_yaxis_transform(), weight="bold")
     handles = [
-        plt.Line2D([], [], color=colour, marker="o", linestyle="", label=peer)
-        for peer, colour in _COLOURS.items()
+        plt.Line2D([], [], color=colour, marker=marker, linestyle="", label=label)
+        for label, colour, marker in _SHOWN.values()
     ]
-    figure.legend(handles=handles, ncols=len(handles), loc="upper center", frameon=False)
+    figure.legend(handles=handles, ncols=len(handles), loc="outside upper center", frameon=False)
     machine = results["machine"]
     figure.supxlabel(
-        f"{results['rounds']} rounds, {machine['cores']} cores, Python {machine['python']}, "
-        f"{machine['date'][:10]}; bars: least to greatest; left of 1 is better",
+        f"Left of 1 is better. Medians of {results['rounds']} rounds, bars from the least to the "
+        f"greatest; {machine['cores']} cores, Python {machine['python']}, {machine['date'][:10]}",
         fontsize="small",
     )
-    figure.tight_layout(rect=(0, 0.01, 1, 0.97))
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
 
 
-def _draw(axis: Any, row: int, case: dict[str, Any], name: str) -> None:
+def _rows(cases: list[dict[str, Any]]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Where each case is, with a gap for the name of each kind; and where those names are."""
+    rows: list[float] = []
+    kinds = []
+    row = 0.0
+    for kind, group in itertools.groupby(cases, key=lambda case: case["kind"]):
+        kinds.append((row - 0.65, kind.capitalize()))
+        for _ in group:
+            rows.append(row)
+            row += 1
+        row += _GAP
+    return rows, kinds
+
+
+def _draw(axis: Any, row: float, case: dict[str, Any], name: str) -> None:
     shown = [
         (peer, figures["ratios"]["published"][name])
         for peer, figures in case["peers"].items()
-        if figures["ratios"].get("published", {}).get(name)
+        if peer in _SHOWN and figures["ratios"].get("published", {}).get(name)
     ]
     for place, (peer, spread) in enumerate(shown):
         middle = spread["median"]
+        _, colour, marker = _SHOWN[peer]
         axis.errorbar(
             middle,
             row + _STEP * ((place + 0.5) / len(shown) - 0.5),
             xerr=[[middle - spread["min"]], [spread["max"] - middle]],
-            fmt="o",
-            markersize=5,
-            color=_COLOURS[peer],
+            fmt=marker,
+            markersize=4.5,
+            elinewidth=1.2,
+            color=colour,
         )
+
+
+def _finish(axis: Any, label: str) -> None:
+    axis.axvline(1, color="black", linewidth=0.9)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.tick_params(axis="x", labelsize="small", rotation=45)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", which="major", linewidth=0.5, color="0.8")
+    axis.set_axisbelow(True)
+    axis.set_title(label, fontsize="medium")
+    axis.tick_params(axis="x", top=True, labeltop=True)
+    for side in ("top", "left", "right"):
+        axis.spines[side].set_visible(False)
 
 
 if __name__ == "__main__":
