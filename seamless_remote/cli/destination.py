@@ -69,12 +69,17 @@ class FileDestination(Destination):
     A symbolic link stays, and the file that it leads to is replaced, as with `curl -o` and `cp`; so
     does the mode of an existing file, and one without write permission is not replaced. Other hard
     links of the file keep the old content.
+
+    An existing file is replaced only once the new content is on the disk, so that a crash of the
+    machine leaves one or the other. A new file is written back by the kernel in its own time, as
+    those of `curl -o` and `cp` are.
     """
 
     def __init__(self, where: str) -> None:
         super().__init__(where)
         self._target = os.path.realpath(where)
         self._temporary: str | None = None
+        self._replaces = False
         self._file: IO[bytes] | None = None
 
     def open(self) -> IO[bytes]:
@@ -84,6 +89,7 @@ class FileDestination(Destination):
         path = os.path.join(folder, f".seamless-{secrets.token_hex(8)}.part")
         try:
             mode = self._mode_to_keep()
+            self._replaces = mode is not None
             # The kernel applies the umask, and the folder's default ACL, as to any new file.
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o666 if mode is None else 0o600)
@@ -102,8 +108,9 @@ class FileDestination(Destination):
         assert self._temporary is not None
         try:
             self._file.flush()
-            # Network file systems tell only here that there is no space left.
-            os.fsync(self._file.fileno())
+            if self._replaces:
+                os.fsync(self._file.fileno())
+            # Network file systems may tell only here that there is no space left.
             self._file.close()
             os.replace(self._temporary, self._target)
         except OSError as exc:

@@ -24,6 +24,14 @@ import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 """
 
+# A disk that fails when the kernel writes to it, which is after it has taken the data.
+BROKEN_DISK = """
+import errno, os
+def fsync(descriptor):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+os.fsync = fsync
+"""
+
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", TEXT, BINARY, os.urandom(9_000_000)])
 @pytest.mark.parametrize("to_file", [True, False])
@@ -129,6 +137,17 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     ended = tool.resolve(store(store_folder, BINARY), "--output", "out", first=SMALL_DISK)
     assert ended.status == Status.UNWRITABLE_OUTPUT
     assert "cannot write out: File too large" in ended.line()
+    assert (tool.folder / "out").read_text() == "old"
+    assert names(tool.folder) == {"out"}
+
+
+def test_an_existing_file_is_not_replaced_by_what_the_disk_did_not_take(
+    tool: Command, store_folder: Path
+) -> None:
+    (tool.folder / "out").write_text("old")
+    ended = tool.resolve(store(store_folder, BINARY), "--output", "out", first=BROKEN_DISK)
+    assert ended.status == Status.UNWRITABLE_OUTPUT
+    assert "cannot write out: Input/output error" in ended.line()
     assert (tool.folder / "out").read_text() == "old"
     assert names(tool.folder) == {"out"}
 
