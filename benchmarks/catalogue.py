@@ -185,7 +185,7 @@ def _waiting(count: int, fewer: int | None, most_rounds: int = 1000) -> Case:
 _WAITING = (
     _waiting(1_000, None),
     _waiting(10_000, 1_000),
-    _waiting(100_000, 10_000, most_rounds=3),
+    _waiting(100_000, 10_000, most_rounds=2),
 )
 
 _SMALL_BUFFERS = (
@@ -333,7 +333,7 @@ _PROGRAMS = (
         (at_most("ours", "wall", 1.15, "curl"), at_most("ours", "peak_mb", 100)),
         _HASHSERVER,
         {"buffer": "huge"},
-        most_rounds=3,
+        most_rounds=2,
     ),
     Case(
         "first-result",

@@ -24,7 +24,7 @@ from .catalogue import (
 from .targets import Run
 
 _MEASURED = Path(__file__).with_name("measured")
-_RUN_TIMEOUT = 300.0
+_RUN_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)

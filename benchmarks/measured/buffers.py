@@ -81,7 +81,7 @@ def downloaded(peer: Peer, task: Task) -> Report:
 
 def uploaded(peer: Peer, task: Task) -> Report:
     """A large new buffer from memory to every server; `again`: what the servers have by then."""
-    content = os.urandom(task["mebibytes"] << 20)
+    content = os.urandom(1 << 20) * task["mebibytes"]
     checksum = checksum_of(content)
 
     async def main() -> Report:

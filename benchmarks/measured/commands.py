@@ -40,8 +40,9 @@ def downloaded(task: Task) -> Report:
 def uploaded(task: Task) -> Report:
     """A large new buffer from a file to the server."""
     with tempfile.NamedTemporaryFile(dir=task["scratch"]) as source:
+        piece = os.urandom(1 << 20)
         for _ in range(task["mebibytes"]):
-            source.write(os.urandom(1 << 20))
+            source.write(piece)
         source.flush()
         checksum = _file_checksum(Path(source.name))
         url = f"{task['servers'][0]}/{checksum}"
