@@ -120,7 +120,7 @@ def _seconds(value: float) -> str:
 def _ratio(spread: dict[str, float] | None) -> str:
     if not spread:
         return ""
-    return f"{spread['median']:.2f} ({spread['min']:.2f}-{spread['max']:.2f})"
+    return f"{_short(spread['median'])} ({_short(spread['min'])}-{_short(spread['max'])})"
 
 
 def _row(cells: list[str] | tuple[str, ...]) -> str:
