@@ -13,7 +13,7 @@ from . import environments
 from .catalogue import CASES, ENVIRONMENTS, Case
 from .results import summarise
 from .rounds import run_rounds, surroundings
-from .table import table
+from .table import short_table, table
 
 _HERE = Path(__file__).resolve().parent
 
@@ -64,13 +64,14 @@ def _report(results: dict[str, object], output: Path) -> None:
     data.write_text(json.dumps(results, indent=1) + "\n")
     text = table(results)
     (output / "results.md").write_text(text + "\n")
+    (output / "short.md").write_text(short_table(results) + "\n")
     print(text)
     subprocess.run(
         [environments.python("ours"), _HERE / "plot.py", data, picture],
         check=True,
         stdout=sys.stderr,
     )
-    print(f"Written: {data}, results.md and {picture.name}", file=sys.stderr)
+    print(f"Written: {data}, results.md, short.md and {picture.name}", file=sys.stderr)
 
 
 if __name__ == "__main__":

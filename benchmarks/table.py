@@ -1,4 +1,4 @@
-"""The results as a table in Markdown."""
+"""The results as tables in Markdown: a full one, and a short one for a README."""
 
 from __future__ import annotations
 
@@ -31,6 +31,32 @@ def table(results: dict[str, Any]) -> str:
             title = ""
     lines += ["", _summary(results["cases"]), "", *_notes(results)]
     return "\n".join(lines)
+
+
+_SHORT_PEERS = {"ours": "any loop", "ours-host": "asyncio host", "ours-trio": "trio host"}
+_SHORT_FIGURES = {"wall": "time", "cpu": "CPU"}
+
+
+def short_table(results: dict[str, Any]) -> str:
+    """One row a case that the published package runs: the medians of the ratios to it."""
+    head = [
+        f"{figure}, {peer}" for figure in _SHORT_FIGURES.values() for peer in _SHORT_PEERS.values()
+    ]
+    lines = [_row(["", *head]), _row(["---", *["---:"] * len(head)])]
+    for case in results["cases"]:
+        if "published" in case["peers"]:
+            cells = [
+                _median_ratio(case["peers"].get(peer), name)
+                for name in _SHORT_FIGURES
+                for peer in _SHORT_PEERS
+            ]
+            lines.append(_row([case["title"], *cells]))
+    return "\n".join(lines)
+
+
+def _median_ratio(figures: dict[str, Any] | None, name: str) -> str:
+    spread = figures and figures["ratios"].get("published", {}).get(name)
+    return f"{spread['median']:.2g}" if spread else ""
 
 
 def _summary(cases: list[dict[str, Any]]) -> str:
