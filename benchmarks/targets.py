@@ -116,5 +116,4 @@ def _text(target: Target) -> str:
     sign = "≥" if target.at_least else "≤"
     if not target.against:
         return f"{name} {sign} {target.bound:g} {_UNITS[target.figure]}".strip()
-    of = " each" if target.against.startswith("waiting-") else ""
-    return f"{name}{of} {sign} {target.bound:g} x {target.against}"
+    return f"{name} {sign} {target.bound:g} x {target.against}"
