@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from . import environments
@@ -24,13 +25,14 @@ def main() -> int:
     cases = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
     for name in _environments(cases):
         environments.ensure(name)
+    begun = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="seamless-bench-") as scratch,
         surroundings(Path(scratch), cases) as around,
     ):
         runs = run_rounds(cases, arguments.rounds, around)
-    results = summarise(cases, runs, arguments.rounds)
-    _report(results, arguments.output)
+    results = summarise(cases, runs, arguments.rounds, seconds=time.monotonic() - begun)
+    _report(cases, results, arguments.output)
     failed = sum(peer["failed"] for case in results["cases"] for peer in case["peers"].values())
     if failed:
         print(f"{failed} runs failed; the JSON has what they printed", file=sys.stderr)
@@ -58,7 +60,7 @@ def _environments(cases: list[Case]) -> list[str]:
     return [name for name in environments.NAMES if name in needed]
 
 
-def _report(results: dict[str, object], output: Path) -> None:
+def _report(cases: list[Case], results: dict[str, object], output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     data, picture = output / "results.json", output / "results.png"
     data.write_text(json.dumps(results, indent=1) + "\n")
@@ -66,12 +68,12 @@ def _report(results: dict[str, object], output: Path) -> None:
     (output / "results.md").write_text(text + "\n")
     (output / "short.md").write_text(short_table(results) + "\n")
     print(text)
-    subprocess.run(
-        [environments.python("ours"), _HERE / "plot.py", data, picture],
-        check=True,
-        stdout=sys.stderr,
-    )
-    print(f"Written: {data}, results.md, short.md and {picture.name}", file=sys.stderr)
+    written = [data.name, "results.md", "short.md"]
+    if any("published" in case.peers for case in cases):
+        plot = [environments.python("ours"), _HERE / "plot.py", data, picture]
+        subprocess.run(plot, check=True, stdout=sys.stderr)
+        written.append(picture.name)
+    print(f"Written to {output}: {', '.join(written)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ _SHOWN = ("anyio", "trio", "httptools", "aiohttp", "asks", "hashserver", "seamle
 
 
 def summarise(
-    cases: Sequence[Case], runs: dict[str, dict[str, list[Run]]], rounds: int
+    cases: Sequence[Case], runs: dict[str, dict[str, list[Run]]], rounds: int, *, seconds: float
 ) -> dict[str, Any]:
-    """All that was measured, as plain data."""
+    """All that was measured, in so many seconds, as plain data."""
     peers = {peer for case in cases for peer in case.peers}
     return {
         "machine": machine({ENVIRONMENTS.get(peer, "ours") for peer in peers} | {"ours"}),
         "rounds": rounds,
+        "seconds": seconds,
         "cases": [_case(case, runs, rounds) for case in cases],
     }
 

@@ -85,7 +85,8 @@ def _notes(results: dict[str, Any]) -> list[str]:
         "Pauses are those of another task in the caller's loop: 99.9th percentile, and the "
         "longest.",
         f"{machine['cores']} cores ({machine['processor']}), Python {machine['python']}, "
-        f"{machine['system']}, {machine['date']}, commit {machine['commit']}.",
+        f"{machine['system']}, {machine['date']}, commit {machine['commit']}; "
+        f"the whole took {results['seconds'] / 60:.1f} minutes.",
     ]
 
 
