@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ _HERE = Path(__file__).resolve().parent
 def main() -> int:
     """Run the chosen cases and report; the exit status is 1 where a run failed."""
     arguments = _arguments()
+    # Ended by SIGTERM, it leaves no service and no file either.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     cases = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
     for name in _environments(cases):
         environments.ensure(name)
