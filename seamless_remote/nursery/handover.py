@@ -12,14 +12,18 @@ given back) decides who runs it:
 - returned: the nursery claimed it when it was ending, and the caller looks for another place;
 - done: the outcome is there, and the caller's loop has been woken.
 
-The caller's loop may end at any moment: then the outcome is dropped.
+- lost: the nursery's loop was closed under the call after it had been taken up.
+
+The caller's loop may end at any moment: then the outcome is dropped. While it waits for one, it
+watches the nursery's loop (see `watch`), whose standing still, or end, settles what the caller
+takes back, repeats or has lost.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +31,9 @@ import anyio
 
 from ..errors import NurseryClosedError
 from .loops import LoopClosedError, Mailbox
+from .outbox import Outbox
 from .scope import Scope
+from .watch import Watch, Watched
 
 logger = logging.getLogger(__name__)
 
@@ -35,28 +41,27 @@ T = TypeVar("T")
 Operation = Callable[..., Awaitable[T]]
 """`async def operation(scope: Scope, *args)`: what a client does, wherever it is run."""
 
-LIVENESS_INTERVAL = 5.0
-"""Seconds between two looks at the nursery's loop, at most, during a long call."""
 
-STANDSTILL = 3
-"""For how many times the patience a loop must stand still before a call that it has is repeated."""
+class _Decision(enum.Enum):
+    """What the caller decided while no outcome was there."""
 
-
-def _nothing() -> None:
-    """Posted to a loop to see whether it turns."""
+    WAIT = enum.auto()
+    RUN_HERE = enum.auto()
+    LOST = enum.auto()
 
 
-class Handover(Generic[T]):
+class Handover(Watched, Generic[T]):
     """One call on its way between two loops."""
 
     __slots__ = (
         "_args",
         "_cancelled",
         "_claim",
+        "_decision",
         "_done",
         "_error",
         "_home",
-        "_news",
+        "_nursery",
         "_operation",
         "_repeatable",
         "_running",
@@ -69,15 +74,18 @@ class Handover(Generic[T]):
         operation: Operation[T],
         args: tuple[Any, ...],
         home: Mailbox,
+        nursery: Mailbox,
         *,
         repeatable: bool = False,
     ) -> None:
+        super().__init__()
         self._operation = operation
         self._args = args
         self._home = home
+        self._nursery = nursery
         self._repeatable = repeatable
         self._claim = threading.Lock()
-        self._news = anyio.Event()
+        self._decision = _Decision.WAIT
         self._done = False
         self._running: anyio.CancelScope | None = None
         self._cancelled = False
@@ -91,8 +99,8 @@ class Handover(Generic[T]):
 
     # In the nursery's loop.
 
-    async def run(self, scope: Scope) -> None:
-        """Run the claimed call and send its outcome home; its errors go there too.
+    async def run(self, scope: Scope, ended: Callable[[Handover[T]], object]) -> None:
+        """Run the claimed call; `ended` is called when its outcome or error is there.
 
         Only `cancel` cancels it: a cancellation of the nursery's block leaves it its grace.
         """
@@ -111,18 +119,24 @@ class Handover(Generic[T]):
             logger.warning("a call in the remote nursery was cancelled from outside of it")
         finally:
             self._running = None
-            self._go_home()
+            # Before the news of it: where none comes any more, this says that there is some.
+            self._done = True
+            ended(self)
 
-    def return_unclaimed(self) -> None:
+    def return_unclaimed(self, outbox: Outbox) -> None:
         """Give the call back to its caller: the nursery ends before it has begun."""
         if self.claim():
-            self.returned = True
-            self._go_home()
+            self.returned = self._done = True
+            self.go_home(outbox)
 
     def fail(self, error: BaseException) -> None:
-        """Deliver an error for a claimed call that could not be started."""
+        """Have an error for the outcome of a claimed call that could not be started."""
         self._error = error
-        self._go_home()
+        self._done = True
+
+    def go_home(self, outbox: Outbox) -> None:
+        """Send the news to the caller's loop: the call is done."""
+        outbox.send(self._home, self.wake)
 
     def cancel(self) -> None:
         """Cancel the call: its caller was cancelled, or the nursery's grace is over."""
@@ -130,78 +144,60 @@ class Handover(Generic[T]):
         if self._running is not None:
             self._running.cancel()
 
-    def _go_home(self) -> None:
-        # Before the news of it: once the nursery's loop is closed, this says whether any will come.
-        self._done = True
-        try:
-            self._home.post(self._arrive)
-        except LoopClosedError:
-            logger.debug("the caller's event loop ended before the outcome of its call arrived")
-
     # In the caller's loop.
 
-    def _arrive(self) -> None:
-        self._news.set()
-
-    async def wait(self, nursery: Mailbox, patience: float, grace: float) -> bool:
+    async def wait(self, watch: Watch, grace: float) -> bool:
         """Wait for the outcome. False: the call is the caller's to run.
 
-        It is taken back when the nursery's loop has not turned for `patience` seconds, or is
-        closed; a repeatable one that the nursery has taken up, when it has not for three times as
+        It is taken back when the nursery's loop has not turned for the patience of the watch, or is
+        closed; a repeatable one that the nursery has taken up, when it has not for several times as
         long. Cancelling the wait withdraws a call that waits, and cancels one that runs, for
         whose end it then waits, at most `grace` seconds.
 
         NurseryClosedError: the nursery's loop was closed under the call.
         """
         try:
-            return await self._wait(nursery, patience)
-        except NurseryClosedError:
-            raise
+            await watch.wait(self)
         except GeneratorExit:
-            self._withdraw(nursery)
+            if not self.is_settled():
+                self._withdraw()
             raise
         except BaseException:
-            if self._withdraw(nursery):
-                self._news = anyio.Event()
+            # A decision and a cancellation may come together.
+            if not self.is_settled() and self._withdraw():
                 with anyio.move_on_after(grace, shield=True):
-                    await self._news.wait()
+                    await self.next_wake_up().wait()
             raise
+        if self._decision is _Decision.LOST:
+            raise NurseryClosedError(
+                "the event loop of the remote nursery was closed under this call"
+            )
+        return self._decision is _Decision.WAIT
 
-    async def _wait(self, nursery: Mailbox, patience: float) -> bool:
-        # Twice half of the patience: were the whole process held up, the loop would look stalled to
-        # everybody at once, before it had its chance to turn.
-        interval = patience / 2
-        seen: float | None = None
-        while not self._done:
-            await self._home.wait(self._news, interval)
-            if self._done:
-                break
-            self._news = anyio.Event()
-            since = nursery.waiting_since()
-            if self._claim.locked():
-                if nursery.is_closed() and not self._done:
-                    raise NurseryClosedError(
-                        "the event loop of the remote nursery was closed under this call"
-                    )
-                if self._repeatable and _stands_still(nursery, since, STANDSTILL * patience):
-                    self._withdraw(nursery)
-                    return False
-                interval = min(2 * interval, LIVENESS_INTERVAL)
-            elif nursery.is_closed():
-                if self.claim():
-                    return False
-            elif since is not None and since == seen and self.claim():
-                nursery.give_up(since)
-                return False
-            seen = since
-        return True
+    def is_settled(self) -> bool:
+        return self._done or self._decision is not _Decision.WAIT
 
-    def _withdraw(self, nursery: Mailbox) -> bool:
+    def loop_closed(self) -> None:
+        # What is done by now is all that will be; the news of it may never come.
+        if not self.is_settled():
+            self._decision = _Decision.RUN_HERE if self.claim() else _Decision.LOST
+        self.wake()
+
+    def loop_stands_still(self, *, for_long: bool) -> None:
+        if not self.is_settled():
+            if not self.claim():
+                if not (for_long and self._repeatable):
+                    return
+                self._withdraw()
+            self._decision = _Decision.RUN_HERE
+        self.wake()
+
+    def _withdraw(self) -> bool:
         """Have the call not run, or not run on. True: it has to be waited for."""
         if self.claim() or self._done:
             return False
         try:
-            nursery.post(self.cancel)
+            self._nursery.post(self.cancel)
         except LoopClosedError:
             return False
         return True
@@ -216,14 +212,3 @@ class Handover(Generic[T]):
                 del error  # it refers to this frame
         value: T = self._value  # type: ignore[assignment]
         return value
-
-
-def _stands_still(nursery: Mailbox, waiting_since: float | None, seconds: float) -> bool:
-    """Whether the loop has not come to a wake-up for so long; one is sent to see, if none waits."""
-    if waiting_since is not None:
-        return time.monotonic() - waiting_since >= seconds
-    try:
-        nursery.post(_nothing)
-    except LoopClosedError:
-        logger.debug("the nursery's loop was closed under a call")
-    return False

@@ -6,9 +6,8 @@ import logging
 from collections import OrderedDict
 from types import TracebackType
 
-import anyio
-
 from .snapshot import LimiterSnapshot
+from .wakeup import WakeUp, wake_up
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ class Limiter:
         self.bound = bound
         self._in_flight = 0
         # The first in line and any other can be taken out without a search.
-        self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()
+        self._waiting: OrderedDict[WakeUp, None] = OrderedDict()
         self._saturated = False
 
     async def __aenter__(self) -> None:
@@ -48,7 +47,7 @@ class Limiter:
         if not self._saturated:
             self._saturated = True
             logger.info("%s: %d requests in flight, the others wait", self.name, self.bound)
-        turn = anyio.Event()
+        turn = wake_up()
         self._waiting[turn] = None
         try:
             await turn.wait()

@@ -93,9 +93,9 @@ class Mailbox(ABC):
         self._stalled_since: float | None = None
         self._bell: Callable[[], object] | None = None
 
-    def post(self, call: Callable[[], object]) -> None:
-        """Have `call` called in the loop soon. LoopClosedError: the loop has ended."""
-        self._calls.append(call)
+    def post(self, *calls: Callable[[], object]) -> None:
+        """Have `calls` called in the loop soon. LoopClosedError: the loop has ended."""
+        self._calls.extend(calls)
         if self._woken_at is None:
             self._send_wake_up()
         elif self._wake_up_is_lost():
@@ -117,10 +117,6 @@ class Mailbox(ABC):
     @abstractmethod
     def is_closed(self) -> bool:
         """Whether the loop has ended for good. From any thread."""
-
-    @abstractmethod
-    async def wait(self, event: anyio.Event, seconds: float) -> None:
-        """Wait in a task of the loop until `event` is set; a timeout may set it."""
 
     def attend(self, bell: Callable[[], object]) -> None:
         """From now on a wake-up rings the bell, and a task of the loop calls `drain`."""
@@ -184,14 +180,6 @@ class _AsyncioMailbox(Mailbox):
         loop = self._loop()
         return loop is None or loop.is_closed()
 
-    async def wait(self, event: anyio.Event, seconds: float) -> None:
-        # No cancel scope: that could not be left when a task is collected after its loop.
-        timer = asyncio.get_running_loop().call_later(seconds, event.set)
-        try:
-            await event.wait()
-        finally:
-            timer.cancel()
-
     def _wake(self) -> None:
         loop = self._loop()
         if loop is None:
@@ -216,10 +204,6 @@ class _TrioMailbox(Mailbox):
         except RuntimeError:
             return True
         return False
-
-    async def wait(self, event: anyio.Event, seconds: float) -> None:
-        with anyio.move_on_after(seconds):
-            await event.wait()
 
     def _wake(self) -> None:
         token = self._token()

@@ -20,11 +20,13 @@ from ..settings import Settings
 from .handover import Handover, Operation
 from .limiter import Limiter
 from .loops import mailbox_of, running_loop, runs_task_of
+from .outbox import Outbox
 from .scope import Resource, Scope
 from .service import Service
 from .sharing import SharedWork
 from .snapshot import NurserySnapshot, ServiceSnapshot
 from .supervision import SupervisedTask
+from .watch import Watches
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +88,12 @@ class RemoteNursery:
         self.home: Any = running_loop()
         self.thread = threading.get_ident()
         self.mailbox = mailbox_of(self.home)
+        self.watches = Watches(self.mailbox, settings.handover_patience)
         self._backend = "asyncio" if isinstance(self.home, asyncio.AbstractEventLoop) else "trio"
         self._calls: set[anyio.CancelScope | Handover[Any]] = set()
         self._last_call_ended = anyio.Event()
         self._posted = anyio.Event()
+        self._outbox = Outbox()
         self._tasks: list[SupervisedTask] = []
         self._services: dict[str, _RunningService] = {}
         self._retiring: list[_RunningService] = []
@@ -99,6 +103,7 @@ class RemoteNursery:
         self._scope = _NurseryScope(self, task_group)
         self.mailbox.attend(self._ring)
         task_group.start_soon(self._receive, name="reception of the remote nursery")
+        task_group.start_soon(self._outbox.run, name="outbox of the remote nursery")
 
     def _ring(self) -> None:
         self._posted.set()
@@ -142,22 +147,22 @@ class RemoteNursery:
 
     def _take_up(self, handover: Handover[Any]) -> None:
         if self.state is not NurseryState.OPEN:
-            handover.return_unclaimed()
+            handover.return_unclaimed(self._outbox)
         elif handover.claim():
             # From here on it counts: the nursery does not end between its claim and its start.
             self._calls.add(handover)
             try:
-                self._task_group.start_soon(self._run_handover, handover, name="a call")
+                self._task_group.start_soon(
+                    handover.run, self._scope, self._handover_ended, name="a call"
+                )
             except BaseException as exc:
-                self._ended(handover)
                 handover.fail(exc)
+                self._handover_ended(handover)
                 raise
 
-    async def _run_handover(self, handover: Handover[Any]) -> None:
-        try:
-            await handover.run(self._scope)
-        finally:
-            self._ended(handover)
+    def _handover_ended(self, handover: Handover[Any]) -> None:
+        self._ended(handover)
+        handover.go_home(self._outbox)
 
     def _ended(self, call: anyio.CancelScope | Handover[Any]) -> None:
         self._calls.discard(call)

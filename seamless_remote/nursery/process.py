@@ -78,19 +78,19 @@ async def _call(
     while (nursery := nursery_for_call()) is not None:
         if nursery.home is here:
             return await nursery.run_here(operation, args)
-        patience = nursery.settings.handover_patience
         if nursery.mailbox.is_closed():
             forget(nursery)
             continue
         if nursery.thread == thread or nursery.mailbox.is_stalled():
             break
-        handover = Handover(operation, args, mailbox_of(here), repeatable=repeatable)
+        home = mailbox_of(here)
+        handover = Handover(operation, args, home, nursery.mailbox, repeatable=repeatable)
         try:
             nursery.take(handover)
         except LoopClosedError:
             forget(nursery)
             continue
-        if not await handover.wait(nursery.mailbox, patience, nursery.settings.grace_period):
+        if not await handover.wait(nursery.watches.of(home), nursery.settings.grace_period):
             break
         if not handover.returned:
             return handover.outcome()

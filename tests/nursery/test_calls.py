@@ -17,7 +17,7 @@ import trio
 from anyio.lowlevel import checkpoint
 
 from seamless_remote import NurseryClosedError, Settings
-from seamless_remote.nursery import handover, loops, process
+from seamless_remote.nursery import handover, loops, process, watch
 from seamless_remote.nursery.hosted import THREAD_NAME
 from seamless_remote.nursery.loops import running_loop, wait_for
 from seamless_remote.nursery.scope import LoneScope, Scope
@@ -200,6 +200,68 @@ async def test_a_call_that_the_nursery_began_is_repeated_where_its_loop_waits_fo
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("caller", ["asyncio", "trio"])
+async def test_of_a_hundred_calls_that_wait_for_a_loop_that_stalls_each_runs_once(
+    elsewhere: Start, caller: str
+) -> None:
+    runs: list[int] = []
+
+    async def operation(scope: Scope, number: int) -> None:
+        assert isinstance(scope, LoneScope)
+        runs.append(number)
+        await checkpoint()
+
+    async def burst() -> None:
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(process.call, operation, number)
+
+    async with process.open_nursery(Settings(handover_patience=0.02)) as nursery:
+        elsewhere(burst, backend=caller).result(20)  # blocks the nursery's loop
+        while nursery.mailbox.waiting_since() is not None:
+            await checkpoint()
+    assert sorted(runs) == list(range(100))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("caller", ["asyncio", "trio"])
+async def test_of_a_hundred_calls_that_a_loop_had_begun_when_it_stalled_each_is_repeated_once(
+    elsewhere: Start, caller: str
+) -> None:
+    begun: set[int] = set()
+    cancelled: set[int] = set()
+    repeated: list[int] = []
+    never = anyio.Event()
+
+    async def operation(scope: Scope, number: int) -> None:
+        if isinstance(scope, LoneScope):
+            repeated.append(number)
+            await checkpoint()
+            return
+        begun.add(number)
+        try:
+            await never.wait()
+        finally:
+            cancelled.add(number)
+
+    async def burst() -> None:
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(process.call, operation, number)
+
+    async with process.open_nursery(Settings(handover_patience=0.02)) as nursery:
+        helper = elsewhere(burst, backend=caller)
+        while len(begun) < 100:
+            await checkpoint()
+        helper.result(20)  # blocks the nursery's loop
+        assert sorted(repeated) == list(range(100))
+        assert cancelled == set()
+        while nursery.snapshot().calls:
+            await checkpoint()
+        assert cancelled == begun
+
+
+@pytest.mark.anyio
 async def test_a_call_that_must_not_be_repeated_is_waited_for(elsewhere: Start) -> None:
     begun, go = anyio.Event(), anyio.Event()
     runs: list[bool] = []
@@ -335,7 +397,7 @@ _KEPT: list[Any] = []
 def test_a_call_that_runs_when_the_nursery_s_loop_is_closed_under_it_gets_an_error(
     elsewhere: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "LIVENESS_INTERVAL", 0.01)
+    monkeypatch.setattr(watch, "LIVENESS_INTERVAL", 0.01)
     started = threading.Event()
 
     async def operation(scope: Scope) -> None:
@@ -363,17 +425,20 @@ def test_a_call_that_runs_when_the_nursery_s_loop_is_closed_under_it_gets_an_err
 
 def test_an_outcome_that_is_on_its_way_when_the_nursery_s_loop_closes_arrives() -> None:
     async def caller() -> int:
-        call = handover.Handover(double, (2,), loops.mailbox_of(running_loop()))
+        here = loops.mailbox_of(running_loop())
+
+        call: list[handover.Handover[int]] = []
 
         async def run_and_close() -> None:
-            assert call.claim()
-            await call.run(LoneScope(FOR_EVER))
+            call.append(handover.Handover(double, (2,), here, loops.mailbox_of(running_loop())))
+            assert call[0].claim()
+            await call[0].run(LoneScope(FOR_EVER), lambda call: None)
 
         # Run on the side while this loop does not turn: the news of it cannot have come.
         other = loops.mailbox_of(_run_in_thread(run_and_close))
         assert other.is_closed()
-        assert await call.wait(other, 0.0, 0.0)
-        return call.outcome()
+        assert await call[0].wait(watch.Watches(other, 0.0).of(here), 0.0)
+        return call[0].outcome()
 
     assert asyncio.run(caller()) == 4
 

@@ -238,12 +238,13 @@ async def test_a_call_is_answered_or_returned_whenever_it_comes_to_an_ending_nur
             await until(leave)
 
     async def hand_over(nursery: RemoteNursery) -> bool:
-        handover = Handover(operation, (), mailbox_of(running_loop()))
+        here = mailbox_of(running_loop())
+        handover = Handover(operation, (), here, nursery.mailbox)
         try:
             nursery.take(handover)
         except LoopClosedError:
             return True
-        assert await handover.wait(nursery.mailbox, 3600.0, 0.0)
+        assert await handover.wait(nursery.watches.of(here), 0.0)
         return handover.returned or handover.outcome() == 1
 
     give: list[RemoteNursery] = []

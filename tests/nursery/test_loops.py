@@ -169,9 +169,6 @@ def test_an_interrupted_wake_up_does_not_silence_the_mailbox() -> None:
         def is_closed(self) -> bool:
             return False
 
-        async def wait(self, event: anyio.Event, seconds: float) -> None:
-            raise NotImplementedError
-
         def _wake_up_is_lost(self) -> bool:
             return False
 
