@@ -10,9 +10,8 @@ given back) decides who runs it:
 - taken back: the caller claimed it, because the nursery's loop did not turn for as long as the
   caller's patience, and runs it itself; or because the caller was cancelled: then it never runs;
 - returned: the nursery claimed it when it was ending, and the caller looks for another place;
-- done: the outcome is there, and the caller's loop has been woken.
-
-- lost: the nursery's loop was closed under the call after it had been taken up.
+- done: the outcome is there, and the news of it is on its way to the caller's loop;
+- lost: the nursery's loop was closed when it had taken the call up, and not done it.
 
 The caller's loop may end at any moment: then the outcome is dropped. While it waits for one, it
 watches the nursery's loop (see `watch`), whose standing still, or end, settles what the caller

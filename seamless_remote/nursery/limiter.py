@@ -29,21 +29,10 @@ class Limiter:
         self._saturated = False
 
     async def __aenter__(self) -> None:
-        if self.bound and self._in_flight >= self.bound:
-            await self._wait()
-        else:
+        """Take a slot, or wait until whoever releases one hands it over."""
+        if not self.bound or self._in_flight < self.bound:
             self._in_flight += 1
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._release()
-
-    async def _wait(self) -> None:
-        """Wait for a slot, which whoever releases one hands over."""
+            return
         if not self._saturated:
             self._saturated = True
             logger.info("%s: %d requests in flight, the others wait", self.name, self.bound)
@@ -57,6 +46,14 @@ class Limiter:
             else:
                 del self._waiting[turn]
             raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._release()
 
     def _release(self) -> None:
         if self._waiting:

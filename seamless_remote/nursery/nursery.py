@@ -207,11 +207,6 @@ class RemoteNursery:
             del self._services[running.service.name]
             running.service.release(self._scope, ())
 
-    def serves(self, service: Service) -> bool:
-        """Whether this very service is running here."""
-        running = self._services.get(service.name)
-        return running is not None and running.service is service
-
     async def _retire(self, old: _RunningService) -> None:
         old.state = "stopping"
         self._retiring.append(old)
