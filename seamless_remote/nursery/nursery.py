@@ -198,6 +198,8 @@ class RemoteNursery:
             self._services[service.name] = _RunningService(service, task)
             logger.info("service %s started", service.name)
         if old is not None:
+            old.state = "stopping"
+            self._retiring.append(old)
             self._task_group.start_soon(self._retire, old, name=f"retire {service.name}")
 
     def rest(self) -> None:
@@ -208,8 +210,6 @@ class RemoteNursery:
             running.service.release(self._scope, ())
 
     async def _retire(self, old: _RunningService) -> None:
-        old.state = "stopping"
-        self._retiring.append(old)
         with anyio.move_on_after(self.settings.grace_period):
             while old.service.in_flight():  # noqa: ASYNC110 - counted across loops and threads
                 await anyio.sleep(DRAIN_POLL)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-import time
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
+
+from seamless_remote.nursery.loops import running_loop
 
 
 class Watched(Protocol):
@@ -29,10 +32,11 @@ class SilenceWatch:
         self._deadlines: dict[Watched, float] = {}
         self._next_look = math.inf
         self._sooner: anyio.Event | None = None
+        self._clock: Callable[[], float] = anyio.current_time
 
     def expect(self, watched: Watched, seconds: float) -> None:
         """Set, or move, a deadline: so long from now (infinity: none for the time being)."""
-        deadline = time.monotonic() + seconds
+        deadline = self._clock() + seconds
         self._deadlines[watched] = deadline
         if deadline < self._next_look:
             self._next_look = deadline
@@ -45,11 +49,14 @@ class SilenceWatch:
 
     async def run(self) -> None:
         """Keep the deadlines until cancelled."""
+        loop = running_loop()
+        if isinstance(loop, asyncio.AbstractEventLoop):
+            self._clock = loop.time  # the same clock, at a tenth of the cost
         self.running = True
         try:
             while True:
                 self._sooner = sooner = anyio.Event()
-                now = time.monotonic()
+                now = self._clock()
                 for watched in [one for one, due in self._deadlines.items() if due <= now]:
                     del self._deadlines[watched]
                     watched.time_out()
