@@ -20,6 +20,15 @@ class Watched(Protocol):
         ...
 
 
+def loop_clock() -> Callable[[], float]:
+    """The clock of the loop that runs this task; it may be read in callbacks of that loop as well.
+
+    It is `anyio.current_time`, at a tenth of the cost on asyncio.
+    """
+    loop = running_loop()
+    return loop.time if isinstance(loop, asyncio.AbstractEventLoop) else anyio.current_time
+
+
 class SilenceWatch:
     """Times out what has not moved its deadline in time, while `run` runs.
 
@@ -32,11 +41,9 @@ class SilenceWatch:
         self._deadlines: dict[Watched, float] = {}
         self._next_look = math.inf
         self._sooner: anyio.Event | None = None
-        self._clock: Callable[[], float] = anyio.current_time
 
-    def expect(self, watched: Watched, seconds: float) -> None:
-        """Set, or move, a deadline: so long from now (infinity: none for the time being)."""
-        deadline = self._clock() + seconds
+    def expect(self, watched: Watched, deadline: float) -> None:
+        """Set, or move, a deadline (in the loop's time; infinity for none now)."""
         self._deadlines[watched] = deadline
         if deadline < self._next_look:
             self._next_look = deadline
@@ -49,14 +56,12 @@ class SilenceWatch:
 
     async def run(self) -> None:
         """Keep the deadlines until cancelled."""
-        loop = running_loop()
-        if isinstance(loop, asyncio.AbstractEventLoop):
-            self._clock = loop.time  # the same clock, at a tenth of the cost
+        clock = loop_clock()
         self.running = True
         try:
             while True:
                 self._sooner = sooner = anyio.Event()
-                now = self._clock()
+                now = clock()
                 for watched in [one for one, due in self._deadlines.items() if due <= now]:
                     del self._deadlines[watched]
                     watched.time_out()

@@ -15,7 +15,7 @@ import anyio
 from anyio import wait_writable
 
 from .reading import Step, reading_of
-from .silence import SilenceWatch
+from .silence import SilenceWatch, loop_clock
 
 _live: weakref.WeakSet[Wire] = weakref.WeakSet()
 
@@ -44,6 +44,7 @@ class Wire:
 
     __slots__ = (
         "__weakref__",
+        "_clock",
         "_poll",
         "_reading",
         "_scope",
@@ -59,6 +60,7 @@ class Wire:
     def __init__(self, sock: socket.socket, traffic: Traffic, watch: SilenceWatch) -> None:
         self._sock = sock
         self._reading = reading_of(sock)
+        self._clock = loop_clock()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._traffic = traffic
@@ -129,7 +131,7 @@ class Wire:
         if timeout is None:
             await step
         elif self._watch.running:
-            self._watch.expect(self, timeout)
+            self._watch.expect(self, self._clock() + timeout)
             try:
                 await step
             finally:
@@ -154,10 +156,11 @@ class Wire:
             self._allow(math.inf)
 
     def _allow(self, seconds: float) -> None:
+        deadline = self._clock() + seconds
         if self._scope is not None:
-            self._scope.deadline = anyio.current_time() + seconds
+            self._scope.deadline = deadline
         else:
-            self._watch.expect(self, seconds)
+            self._watch.expect(self, deadline)
 
     def close(self) -> None:
         """Close the socket, now; for the task that uses it, or when none does."""

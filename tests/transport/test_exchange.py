@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 
@@ -266,6 +267,23 @@ async def test_silence_is_a_service_timeout(
         await (await ask(transport, server, timeout=0.05)).read(1 << 20)
     assert_nothing_in_use(transport)
     await transport.aclose()
+
+
+def test_read_timeouts_hold_in_a_loop_that_is_asyncios_alone(serve: Serve) -> None:
+    """Nothing tells libraries there which backend it is, in a callback of the loop least of all."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(OK + b"Content-Length: 5\r\n\r\nab")
+        peer.wait_for_end()
+
+    async def main(server: ScriptedServer) -> None:
+        transport = Transport(connect_timeout=5, max_connections=4, idle_lifetime=60)
+        with pytest.raises(ServiceTimeout, match=r"silent for 0\.05 s"):
+            await ask(transport, server, timeout=0.05)
+        await transport.aclose()
+
+    asyncio.run(main(serve(script)))
 
 
 @pytest.mark.parametrize(
