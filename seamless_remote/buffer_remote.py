@@ -18,8 +18,8 @@ from .buffer_client import BufferClient, BufferLaunchedClient
 from .checksums import EMPTY, checksum_hex
 from .errors import RemoteError, WrongBytesError
 from .everywhere import at_every, first_known
+from .hashing import checksum_of
 from .intake import Target
-from .nursery.offload import OFFLOAD_BYTES, offload
 from .nursery.process import call
 from .nursery.scope import Scope
 from .placement import Placement
@@ -221,10 +221,10 @@ async def write_buffer(checksum: Checksum, buffer: Buffer) -> bool:
     if not isinstance(buffer, Buffer):
         raise TypeError(f"a Buffer is needed, not {type(buffer).__name__}")
     content = buffer.content
-    if len(content) >= OFFLOAD_BYTES:
-        actual = await offload(lambda: buffer.get_checksum().hex())
-    else:
-        actual = buffer.get_checksum().hex()
+    # Where the buffer does not know it yet: its own `get_checksum` keeps a cache that is not made
+    # for several threads at once.
+    known: Checksum | None = getattr(buffer, "checksum", None)
+    actual = await checksum_of(content) if known is None else known.hex()
     if actual != wanted:
         raise WrongBytesError(f"the buffer has checksum {actual}, not {wanted}; it is not written")
     return await call(_write_to_servers, servers, wanted, content)

@@ -1,10 +1,17 @@
-"""SHA-256 in a thread of its own, while another one fetches what comes next."""
+"""SHA-256 of much, away from the event loop and beside what fetches it."""
 
 from __future__ import annotations
 
 import hashlib
 import queue
 import threading
+
+from .nursery.offload import offload_large
+
+
+async def checksum_of(content: bytes | memoryview) -> str:
+    """The checksum of bytes, in hex; of many, it is calculated in a worker thread."""
+    return await offload_large(len(content), lambda: hashlib.sha256(content).hexdigest())
 
 
 class HashingThread:

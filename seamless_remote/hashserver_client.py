@@ -5,14 +5,13 @@ The requests and answers were read off hashserver 1.1.0 (and its source); it is 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import json
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 
@@ -20,16 +19,15 @@ from .address import Address, Endpoint
 from .buffer_download import Download, Outcome, measure
 from .client import ANSWER_LIMIT, CONTROL_LANE, Client, quote
 from .errors import AnswerError, ExchangeError, RemoteError, WrongBytesError
+from .hashing import checksum_of
 from .intake import Target
 from .json_answers import json_of
-from .nursery.offload import OFFLOAD_BYTES, offload
+from .nursery.offload import offload_large
 from .nursery.scope import Scope
 from .transport import retry
 from .transport.messages import Request, Response
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 UPLOAD_LANE = "upload"
 """Uploads have connections of their own: downloads of promised buffers may be waiting for them."""
@@ -72,7 +70,7 @@ class HashserverClient(Client):
         if not await self.copy_in(scope, checksum, target, restart):
             return None
         # Large or not, this copies nothing: BytesIO gives its own bytes away.
-        return await _maybe_offload(target.tell(), target.getvalue)
+        return await offload_large(target.tell(), target.getvalue)
 
     async def copy_in(
         self, scope: Scope, checksum: str, target: Target, restart: Callable[[], None]
@@ -141,7 +139,7 @@ class HashserverClient(Client):
                 if follow_up > 1:
                     await anyio.sleep(retry.pause(follow_up, random.random))
             if status == 400 and b"checksum" in body:
-                if await _checksum_of(content) == checksum:
+                if await checksum_of(content) == checksum:
                     raise ExchangeError("other bytes arrived than were sent")
                 raise WrongBytesError(
                     f"{self.service} at {endpoint.url}: {what}: these bytes have another checksum"
@@ -280,11 +278,3 @@ class HashserverClient(Client):
             )
             return False
         raise self._refused(f"the download of {checksum}", response.status, body)
-
-
-async def _checksum_of(content: bytes | memoryview) -> str:
-    return await _maybe_offload(len(content), lambda: hashlib.sha256(content).hexdigest())
-
-
-async def _maybe_offload(size: int, work: Callable[[], T]) -> T:
-    return await offload(work) if size >= OFFLOAD_BYTES else work()

@@ -32,6 +32,11 @@ async def offload(work: Callable[..., T], *args: Any) -> T:
         return work(*args)
 
 
+async def offload_large(size: int, work: Callable[[], T]) -> T:
+    """Run `work`, which handles `size` bytes: in a worker thread where those are many."""
+    return await offload(work) if size >= OFFLOAD_BYTES else work()
+
+
 def can_start_threads() -> bool:
     """Whether threads can be started: not while the interpreter ends."""
     return threading.main_thread().is_alive()
