@@ -204,7 +204,7 @@ async def _read(what: str, ask: Callable[..., Awaitable[T | None]], *args: Any) 
     if not clients:
         return None
     clients[0].require_usable(f"the look-up of a {what}")
-    return await call(_read_in, clients, ask, args)
+    return await call(_read_in, clients, ask, args, limited=True)
 
 
 def _read_in(
@@ -221,7 +221,7 @@ async def _write(what: str, do: Callable[..., Awaitable[bool]], *args: Any) -> b
     if not clients:
         return False
     clients[0].require_usable(f"the recording of a {what}")
-    return await call(_write_in, clients, do, args)
+    return await call(_write_in, clients, do, args, limited=True)
 
 
 async def _write_in(

@@ -3,12 +3,13 @@
 A handed-over call is in one of these states, and the claim (a lock that is taken once and never
 given back) decides who runs it:
 
-- waiting: it lies in the nursery's mailbox;
+- waiting: it lies in the nursery's mailbox, or in its line (see `line`);
 - taken up: the nursery claimed it, and will deliver an outcome whatever happens;
 - repeated: the nursery took it up, and its loop stands still since: where the operation may be
   repeated, the caller runs it itself, and what the nursery began is cancelled when it goes on;
 - taken back: the caller claimed it, because the nursery's loop did not turn for as long as the
-  caller's patience, and runs it itself; or because the caller was cancelled: then it never runs;
+  caller's patience (several times as long, where it had put the call in line), and runs it itself;
+  or because the caller was cancelled: then it never runs;
 - returned: the nursery claimed it when it was ending, and the caller looks for another place;
 - done: the outcome is there, and the news of it is on its way to the caller's loop;
 - lost: the nursery's loop was closed when it had taken the call up, and not done it.
@@ -65,6 +66,8 @@ class Handover(Watched, Generic[T]):
         "_repeatable",
         "_running",
         "_value",
+        "in_line",
+        "limited",
         "returned",
     )
 
@@ -76,6 +79,7 @@ class Handover(Watched, Generic[T]):
         nursery: Mailbox,
         *,
         repeatable: bool = False,
+        limited: bool = False,
     ) -> None:
         super().__init__()
         self._operation = operation
@@ -83,6 +87,8 @@ class Handover(Watched, Generic[T]):
         self._home = home
         self._nursery = nursery
         self._repeatable = repeatable
+        self.limited = limited
+        self.in_line = False  # set in the nursery's loop, when it puts the call in line
         self._claim = threading.Lock()
         self._decision = _Decision.WAIT
         self._done = False
@@ -96,12 +102,17 @@ class Handover(Watched, Generic[T]):
         """True for the first who asks, on either side."""
         return self._claim.acquire(blocking=False)
 
+    def is_claimed(self) -> bool:
+        """Whether one side has claimed it."""
+        return self._claim.locked()
+
     # In the nursery's loop.
 
-    async def run(self, scope: Scope, ended: Callable[[Handover[T]], object]) -> None:
+    async def run(self, scope: Scope, ended: Callable[[Handover[T]], object]) -> bool:
         """Run the claimed call; `ended` is called when its outcome or error is there.
 
-        Only `cancel` cancels it: a cancellation of the nursery's block leaves it its grace.
+        Only `cancel` cancels it: a cancellation of the nursery's block leaves it its grace. True
+        where it came to its value undisturbed: no error and no cancellation is left in its task.
         """
         self._error = NurseryClosedError("the remote nursery ended while this call was running")
         try:
@@ -121,6 +132,7 @@ class Handover(Watched, Generic[T]):
             # Before the news of it: where none comes any more, this says that there is some.
             self._done = True
             ended(self)
+        return self._error is None and not self._cancelled
 
     def return_unclaimed(self, outbox: Outbox) -> None:
         """Give the call back to its caller: the nursery ends before it has begun."""
@@ -149,9 +161,9 @@ class Handover(Watched, Generic[T]):
         """Wait for the outcome. False: the call is the caller's to run.
 
         It is taken back when the nursery's loop has not turned for the patience of the watch, or is
-        closed; a repeatable one that the nursery has taken up, when it has not for several times as
-        long. Cancelling the wait withdraws a call that waits, and cancels one that runs, for
-        whose end it then waits, at most `grace` seconds.
+        closed; one in line, and a repeatable one that the nursery has taken up, when it has not for
+        several times as long. Cancelling the wait withdraws a call that waits, and cancels one that
+        runs, for whose end it then waits, at most `grace` seconds.
 
         NurseryClosedError: the nursery's loop was closed under the call.
         """
@@ -184,6 +196,8 @@ class Handover(Watched, Generic[T]):
 
     def loop_stands_still(self, *, for_long: bool) -> None:
         if not self.is_settled():
+            if self.in_line and not for_long:
+                return  # the loop has turned for it: alone, the many that wait would be a storm
             if not self.claim():
                 if not (for_long and self._repeatable):
                     return

@@ -38,7 +38,9 @@ __all__ = [
 T = TypeVar("T")
 
 
-async def call(operation: Operation[T], *args: Any, repeatable: bool = True) -> T:
+async def call(
+    operation: Operation[T], *args: Any, repeatable: bool = True, limited: bool = False
+) -> T:
     """Run `operation(scope, *args)` where the sockets live; from a task of any loop.
 
     In the nursery's own loop it runs right here, in the caller's task. From another loop it is
@@ -47,44 +49,60 @@ async def call(operation: Operation[T], *args: Any, repeatable: bool = True) -> 
     runs here, on connections that end with the call; also if the nursery had begun with it, unless
     it is not `repeatable` (a host may block its loop until this very call has ended).
 
-    NurseryClosedError: the nursery ended while the call was running in it.
+    A call that is `limited` (a database's) waits in line, before it begins, while twice as many as
+    `Settings.database_max_inflight` have begun in the nursery: first come first served, whichever
+    loop it comes from. While it runs it must not wait for another one. Where the settings have a
+    `total_timeout` it begins at once, for that time counts from its beginning.
+
+    NurseryClosedError: the nursery ended while the call was running in it, or waited in its line.
     """
     here = running_loop()
     thread = threading.get_ident()
     if inside_trio_task(here):
-        detour = Detour(partial(_call_here, thread, operation, args, repeatable))
+        detour = Detour(partial(_call_here, thread, operation, args, repeatable, limited))
         return await detour.run_in_executor(here)
-    return await _call(here, thread, operation, args, repeatable)
+    return await _call(here, thread, operation, args, repeatable, limited)
 
 
 def call_blocking(operation: Operation[T], *args: Any) -> T:
     """The same from synchronous code; the calling thread waits, whether or not it runs a loop."""
-    detour = Detour(partial(_call_here, threading.get_ident(), operation, args, True))
+    detour = Detour(partial(_call_here, threading.get_ident(), operation, args, True, False))
     if running_loop() is None and not in_trio_task():
         return detour.run()
     return detour.run_in_thread()
 
 
 async def _call_here(
-    thread: int, operation: Operation[T], args: tuple[Any, ...], repeatable: bool
+    thread: int,
+    operation: Operation[T],
+    args: tuple[Any, ...],
+    repeatable: bool,
+    limited: bool,
 ) -> T:
     """Run a call in the running loop, on behalf of `thread`."""
-    return await _call(running_loop(), thread, operation, args, repeatable)
+    return await _call(running_loop(), thread, operation, args, repeatable, limited)
 
 
 async def _call(
-    here: Any, thread: int, operation: Operation[T], args: tuple[Any, ...], repeatable: bool
+    here: Any,
+    thread: int,
+    operation: Operation[T],
+    args: tuple[Any, ...],
+    repeatable: bool,
+    limited: bool,
 ) -> T:
     while (nursery := nursery_for_call()) is not None:
         if nursery.home is here:
-            return await nursery.run_here(operation, args)
+            return await nursery.run_here(operation, args, limited=limited)
         if nursery.mailbox.is_closed():
             forget(nursery)
             continue
         if nursery.thread == thread or nursery.mailbox.is_stalled():
             break
         home = mailbox_of(here)
-        handover = Handover(operation, args, home, nursery.mailbox, repeatable=repeatable)
+        handover = Handover(
+            operation, args, home, nursery.mailbox, repeatable=repeatable, limited=limited
+        )
         try:
             nursery.take(handover)
         except LoopClosedError:

@@ -35,7 +35,10 @@ class ServiceSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class LimiterSnapshot:
-    """A limiter: its bound (0: none), and how many requests hold a slot or wait for one."""
+    """A limiter: its bound (0: none), and how many requests hold a slot or wait for one.
+
+    A nursery's counts the calls in line as well: each waits for the slot of its first request.
+    """
 
     name: str
     bound: int
@@ -55,7 +58,10 @@ class TaskSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class NurserySnapshot:
-    """The remote nursery: `hosted` on a thread of its own, or opened by a host."""
+    """The remote nursery: `hosted` on a thread of its own, or opened by a host.
+
+    `calls` counts those that have begun, and those in line.
+    """
 
     backend: str
     hosted: bool

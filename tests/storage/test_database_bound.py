@@ -127,3 +127,32 @@ def test_a_cancelled_look_up_gives_its_place_to_the_next(
         assert (limiter.in_flight, limiter.waiting) == (0, 0)
 
     host.run(main)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_look_ups_that_have_not_begun_are_counted_as_waiting(
+    backend: str,
+    fresh_remote: None,
+    shared_database: Service,
+    proxy: Callable[[Service], CountingProxy],
+) -> None:
+    between = proxy(shared_database)
+    host = Host(backend, True, Settings(database_max_inflight=BOUND))
+
+    async def main() -> None:
+        use_databases(between)
+        with between.hold("GET / "):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(look_up_many, LOOK_UPS)
+                await anyio.to_thread.run_sync(between.wait_for_held, BOUND)
+                nursery = seamless_remote.current_nursery()
+                assert nursery is not None
+                snapshot = nursery.snapshot()
+                assert snapshot.calls == LOOK_UPS
+                assert snapshot.limiter.in_flight == BOUND
+                assert snapshot.limiter.waiting == LOOK_UPS - BOUND
+                between.release()
+        assert nursery.snapshot().calls == 0
+
+    host.run(main)
+    assert between.peak_of("GET / ") == BOUND
