@@ -93,7 +93,7 @@ async def _call(
 ) -> T:
     while (nursery := nursery_for_call()) is not None:
         if nursery.home is here:
-            return await nursery.run_here(operation, args, limited=limited)
+            return await nursery.calls.run_here(operation, args, limited=limited)
         if nursery.mailbox.is_closed():
             forget(nursery)
             continue

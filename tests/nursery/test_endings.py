@@ -342,7 +342,7 @@ def test_a_call_that_cannot_be_started_gets_the_error(
             def refuse(*args: object, **options: object) -> None:
                 raise RuntimeError("no more tasks")
 
-            monkeypatch.setattr(nursery._task_group, "start_soon", refuse)
+            monkeypatch.setattr(nursery.calls._task_group, "start_soon", refuse)
             with pytest.raises(RuntimeError, match="no more tasks"):
                 await wait_for(elsewhere(process.call, answer))
             monkeypatch.undo()

@@ -18,11 +18,12 @@ from anyio.lowlevel import checkpoint
 
 from seamless_remote import NurseryClosedError, Settings
 from seamless_remote.nursery import process
+from seamless_remote.nursery.calls import PLACES_A_REQUEST
 from seamless_remote.nursery.handover import Handover
 from seamless_remote.nursery.hosted import THREAD_NAME
 from seamless_remote.nursery.line import FIRST_SWEEP, Line
 from seamless_remote.nursery.loops import mailbox_of, running_loop, wait_for
-from seamless_remote.nursery.nursery import PLACES_A_REQUEST, RemoteNursery
+from seamless_remote.nursery.nursery import RemoteNursery
 from seamless_remote.nursery.scope import LoneScope, Scope
 
 Start = Callable[..., Future[Any]]
@@ -95,7 +96,7 @@ class Probe:
 
 
 async def until_in_line(nursery: RemoteNursery, count: int) -> None:
-    while sum(nursery._line.waiting()) != count:
+    while sum(nursery.calls._line.waiting()) != count:
         await checkpoint()
 
 
@@ -112,8 +113,8 @@ async def full_line(probe: Probe, **settings: Any) -> AsyncIterator[RemoteNurser
             probe.end_all()
             while nursery.snapshot().calls:
                 await checkpoint()
-            assert nursery._line._taken == 0
-            assert not nursery._line._waiting
+            assert nursery.calls._line._taken == 0
+            assert not nursery.calls._line._waiting
 
 
 @pytest.mark.anyio
@@ -271,7 +272,7 @@ async def test_a_call_in_line_whose_caller_s_loop_was_closed_passes_its_place_on
         task = asyncio.ensure_future(probe.call("of a closed loop"))
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         kept.append(task)
-        while sum(nursery._line.waiting()) != 1:  # noqa: ASYNC110 - no event tells
+        while sum(nursery.calls._line.waiting()) != 1:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0)
 
     def begin_and_close(nursery: RemoteNursery) -> None:
@@ -331,7 +332,7 @@ async def test_calls_that_are_in_line_after_the_grace_never_begin_and_are_told_s
         assert len(probe.begun) == PLACES
         assert sum("in its line" in each for each in told) == 50 - PLACES
         assert len(told) == 50
-    assert (nursery._line._taken, nursery.snapshot().calls) == (0, 0)
+    assert (nursery.calls._line._taken, nursery.snapshot().calls) == (0, 0)
 
 
 @pytest.mark.anyio
@@ -384,7 +385,7 @@ async def test_calls_in_line_of_a_loop_that_stalls_are_taken_back_once_each(
     probe = Probe()
     async with full_line(probe, handover_patience=0.02) as nursery:
         other = elsewhere(probe.call_many, range(50), backend=caller)
-        while sum(nursery._line.waiting()) + len(probe.alone) < 50:
+        while sum(nursery.calls._line.waiting()) + len(probe.alone) < 50:
             await checkpoint()
         assert sorted(other.result(LONG)) == list(range(50))  # blocks the nursery's loop
         assert sorted(probe.alone) == list(range(50))
@@ -439,7 +440,7 @@ async def test_calls_that_fail_or_are_cancelled_pass_their_places_on(
         other = elsewhere(burst, backend=caller)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(burst)
-            while not sum(nursery._line.waiting()):
+            while not sum(nursery.calls._line.waiting()):
                 await checkpoint()
             probe.end_all()
         await wait_for(other)
@@ -492,7 +493,7 @@ async def test_a_host_s_call_that_passes_its_place_on_lends_it_no_context(elsewh
         async with anyio.create_task_group() as tasks, process.open_nursery(bounded()) as nursery:
             for _ in range(PLACES):
                 tasks.start_soon(hold)
-            while nursery._line._taken < PLACES:
+            while nursery.calls._line._taken < PLACES:
                 await checkpoint()
             other = elsewhere(partial(process.call, operation, limited=True))
             await until_in_line(nursery, 1)
@@ -556,7 +557,7 @@ async def test_calls_in_line_outlast_a_rest_of_the_nursery() -> None:
         tasks.start_soon(probe.call, "in line")
         await until_in_line(nursery, 1)
         process.close()
-        assert sum(nursery._line.waiting()) == 1
+        assert sum(nursery.calls._line.waiting()) == 1
         probe.end_all()
     assert "in line" in probe.begun
 
