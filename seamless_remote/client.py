@@ -23,7 +23,7 @@ from .errors import (
     ServiceError,
 )
 from .nursery import process
-from .nursery.health import HealthRecord
+from .nursery.health import Health, HealthRecord
 from .nursery.process import call_blocking
 from .nursery.scope import Scope
 from .nursery.snapshot import ClientSnapshot
@@ -99,7 +99,7 @@ class Client:
             ServiceError: it could not be launched, or (without `skip_healthcheck`) does not answer.
         """
         self.address.ensure()
-        if not skip_healthcheck and self.health.last_round_trip is None:
+        if not skip_healthcheck and self.health.state is not Health.UP:
             call_blocking(self._check)
 
     async def keep_alive(self, scope: Scope) -> None:
@@ -121,11 +121,13 @@ class Client:
 
         Raises ServiceError where it does not answer in time, RefusedError where it is not well.
         """
-        timeout = scope.settings.healthcheck_timeout
         request = Request("GET", f"{endpoint.path}/healthcheck")
+        timeout = scope.settings.healthcheck_timeout
+        self._requests += 1
+        started = time.perf_counter()
         try:
-            response = await self._send(
-                scope, endpoint, request, lane=CONTROL_LANE, read_timeout=timeout, urgent=True
+            response = await scope.resource(make_transport).send(
+                request, endpoint.origin, lane=CONTROL_LANE, read_timeout=timeout
             )
             body = await response.read(ANSWER_LIMIT)
         except NurseryClosedError:
@@ -137,6 +139,7 @@ class Client:
             refusal = self._refused("the healthcheck", response.status, body)
             self.health.failure(refusal)
             raise refusal
+        self.health.success(time.perf_counter() - started)
         if endpoint.circuit.probed(time.monotonic(), True, random.random):
             logger.warning("%s at %s answers again", self.service, endpoint.url)
 
