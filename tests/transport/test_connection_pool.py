@@ -202,6 +202,34 @@ async def test_a_waiter_cancelled_as_its_turn_comes_hands_it_on(serve: Serve) ->
     await pool.aclose()
 
 
+async def test_a_waiter_that_withdraws_when_its_turn_comes_hands_it_on(serve: Serve) -> None:
+    server = serve(answer_when_released)
+    pool = pool_to(server)
+    withdrawn = []
+
+    def withdraw() -> None:
+        raise LookupError("no longer wanted")
+
+    async def withdrawing() -> None:
+        with pytest.raises(LookupError, match="no longer wanted"):
+            await get(pool, Request("GET", "/", before_turn=withdraw))
+        withdrawn.append(pool.statistics().opened)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(get, pool)
+        await until(server.reached.is_set)
+        group.start_soon(withdrawing)
+        await until(lambda: pool.statistics().waiting == 1)
+        group.start_soon(get, pool)
+        await until(lambda: pool.statistics().waiting == 2)
+        assert not withdrawn
+        server.release()
+    assert withdrawn == [1]
+    assert pool.is_unused
+    assert await get(pool) == b"late"
+    await pool.aclose()
+
+
 @pytest.mark.parametrize("how", ["close", "reset", "unasked bytes"])
 async def test_a_stale_idle_connection_is_noticed_before_a_request_is_lost_on_it(
     serve: Serve, how: str
