@@ -24,11 +24,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PLACES_A_REQUEST = 2
-"""How many limited calls have begun at once, for each database request that may be in flight: the
-one whose request it is, and one that stands ready for the next."""
-
-
 class Calls:
     """Runs calls in a scope: those of its own loop in their callers' tasks, others in tasks of its
     own. All of it in the nursery's loop, but for the counts.
@@ -36,11 +31,13 @@ class Calls:
 
     def __init__(self, settings: Settings) -> None:
         self._home = running_loop()
+        # The backend's own class: `anyio.CancelScope` finds out anew each time which one that is.
+        self._cancel_scope: type[anyio.CancelScope] = type(anyio.CancelScope())
         self._is_open = True
         # All that the nursery's end waits for: calls that have begun, and its own loop's in line.
         self._calls: set[anyio.CancelScope | Handover[Any] | Turn] = set()
         bounded = settings.total_timeout is None  # otherwise a call must not wait unbegun
-        self._line = Line(PLACES_A_REQUEST * settings.database_max_inflight if bounded else 0)
+        self._line = Line(self._home, settings.database_max_inflight if bounded else 0)
         self._last_call_ended = anyio.Event()
         self._outbox = Outbox()
 
@@ -70,7 +67,7 @@ class Calls:
         """
         if limited and not self._line.enter():
             await self._wait_in_line()
-        with anyio.CancelScope() as call:
+        with self._cancel_scope() as call:
             self._calls.add(call)
             try:
                 return await operation(self._scope, *args)

@@ -33,8 +33,8 @@ class Turn:
 
     __slots__ = ("_wake_up", "refused")
 
-    def __init__(self) -> None:
-        self._wake_up = wake_up()
+    def __init__(self, home: Any) -> None:
+        self._wake_up = wake_up(home)
         self.refused = False
 
     def come(self) -> None:
@@ -55,10 +55,11 @@ class Line:
     """At most `places` calls have begun (0: no bound); the others wait, first come first served.
 
     Where a place is free, nobody waits: whoever leaves one has `next` called until it gives None.
-    All of it is done in the nursery's loop, but for the count of those who wait.
+    All of it is done in the nursery's loop (`home`), but for the count of those who wait.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, home: Any, places: int) -> None:
+        self._home = home
         self._places = places
         self._taken = 0
         # The first in line and any other can be taken out without a search.
@@ -74,7 +75,7 @@ class Line:
 
     def join(self) -> Turn:
         """The turn of a call of this loop, at the end of the line."""
-        turn = Turn()
+        turn = Turn(self._home)
         self._waiting[turn] = None
         return turn
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
+from typing import Any
 
 import anyio
 
@@ -84,9 +85,10 @@ class _TrioWakeUp(WakeUp):
             await self._event.wait()
 
 
-def wake_up() -> WakeUp:
-    """A wake-up for a task of the running loop."""
-    loop = running_loop()
+def wake_up(loop: Any = None) -> WakeUp:
+    """A wake-up for a task of the running loop, whose key may be given where it is known."""
+    if loop is None:
+        loop = running_loop()
     if isinstance(loop, asyncio.AbstractEventLoop):
         return _AsyncioWakeUp(loop)
     return _TrioWakeUp()

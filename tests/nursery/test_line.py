@@ -18,7 +18,6 @@ from anyio.lowlevel import checkpoint
 
 from seamless_remote import NurseryClosedError, Settings
 from seamless_remote.nursery import process
-from seamless_remote.nursery.calls import PLACES_A_REQUEST
 from seamless_remote.nursery.handover import Handover
 from seamless_remote.nursery.hosted import THREAD_NAME
 from seamless_remote.nursery.line import FIRST_SWEEP, Line
@@ -29,14 +28,13 @@ from seamless_remote.nursery.scope import LoneScope, Scope
 Start = Callable[..., Future[Any]]
 
 LONG = 20.0
-BOUND = 2
-PLACES = PLACES_A_REQUEST * BOUND
+PLACES = 4
 CALLERS = pytest.mark.parametrize("caller", ["asyncio", "trio"])
 
 
 def bounded(**settings: Any) -> Settings:
     """Settings with a small bound, a long patience and a long grace, unless told otherwise."""
-    chosen = {"handover_patience": 3600.0, "grace_period": 3600.0, "database_max_inflight": BOUND}
+    chosen = {"handover_patience": 3600.0, "grace_period": 3600.0, "database_max_inflight": PLACES}
     return Settings(**{**chosen, **settings})
 
 
@@ -565,7 +563,7 @@ async def test_calls_in_line_outlast_a_rest_of_the_nursery() -> None:
 @pytest.mark.anyio
 async def test_calls_that_were_taken_back_do_not_pile_up_in_line() -> None:
     here = mailbox_of(running_loop())
-    line = Line(1)
+    line = Line(running_loop(), 1)
     assert line.enter()
     kept = Handover(Probe(), ("kept",), here, here)
     line.append(kept)
