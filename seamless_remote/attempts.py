@@ -91,7 +91,8 @@ class Attempts(Generic[T]):
                 another try.
         """
         while True:
-            endpoint = await self._client.address.acquire()
+            address = self._client.address
+            endpoint = address.current() or await address.acquire()
             first = not self._tries and not endpoint.circuit.is_open
             if not (first or await self._may_go(endpoint)):
                 await self._hold(endpoint)

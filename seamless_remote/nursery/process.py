@@ -49,7 +49,7 @@ async def call(
     runs here, on connections that end with the call; also if the nursery had begun with it, unless
     it is not `repeatable` (a host may block its loop until this very call has ended).
 
-    A call that is `limited` (a database's) waits in line, before it begins, while twice as many as
+    A call that is `limited` (a database's) waits in line, before it begins, while
     `Settings.database_max_inflight` have begun in the nursery: first come first served, whichever
     loop it comes from. While it runs it must not wait for another one. Where the settings have a
     `total_timeout` it begins at once, for that time counts from its beginning.

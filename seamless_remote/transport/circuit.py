@@ -60,7 +60,7 @@ class Circuit:
 
     def require_closed(self) -> None:
         """CircuitOpenError if it is open: for a request that has waited since it was let pass."""
-        if self.is_open:
+        if self._opened_at is not None:
             raise CircuitOpenError(f"the service is in trouble, lately: {self.last_failure}")
 
     def open_for(self, now: float) -> float:
@@ -71,7 +71,7 @@ class Circuit:
     def success(self) -> bool:
         """A request was answered. True if that closes the circuit."""
         self._failures = self._probes = 0
-        return self._close()
+        return self._opened_at is not None and self._close()
 
     def failure(self, now: float, reason: object, random: Callable[[], float]) -> bool:
         """A request failed in a way that may pass. True if that opens the circuit."""

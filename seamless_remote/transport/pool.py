@@ -95,7 +95,9 @@ class Pool:
         connection, if it is `safe` or if nothing of it was sent. Raises ConnectError when no
         connection comes about within the connect timeout, and when the pool is closed.
         """
-        await checkpoint_if_cancelled()
+        if not request.safe:
+            # To send a safe one in vain costs its connection; to ask each time, as much as to send.
+            await checkpoint_if_cancelled()
         if self._closed:
             raise self._closed_error()
         self._requests += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ class Transport:
         self._retiring: list[Pool] = []
         self._closed = False
 
-    async def send(
+    def send(
         self,
         request: Request,
         origin: Origin,
@@ -53,7 +53,7 @@ class Transport:
         lane: str,
         read_timeout: float | None,
         bound: int | EllipsisType | None = ...,
-    ) -> Response:
+    ) -> Awaitable[Response]:
         """Send `request` to `origin`, and return the answer when its head has come.
 
         Requests of one lane share a pool, of at most `bound` connections (None: no bound; by
@@ -72,7 +72,7 @@ class Transport:
                 raise ConnectError(f"the connections to {origin} are closed on this side")
             size = self._max_connections if isinstance(bound, EllipsisType) else bound
             if origin.scheme == "https":
-                return await self._send_securely(request, origin, lane, read_timeout, size)
+                return self._send_securely(request, origin, lane, read_timeout, size)
             pool = self._pools[origin, lane] = Pool(
                 origin,
                 bound=size,
@@ -80,7 +80,7 @@ class Transport:
                 idle_lifetime=self._idle_lifetime,
                 watch=self._watch,
             )
-        return await pool.send(request, read_timeout)
+        return pool.send(request, read_timeout)
 
     async def keep_timeouts(self) -> None:
         """Keep the read timeouts of all requests, in this one task, until cancelled.
