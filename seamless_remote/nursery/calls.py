@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+
 class Calls:
     """Runs calls in a scope: those of its own loop in their callers' tasks, others in tasks of its
     own. All of it in the nursery's loop, but for the counts.
@@ -39,7 +40,7 @@ class Calls:
         bounded = settings.total_timeout is None  # otherwise a call must not wait unbegun
         self._line = Line(self._home, settings.database_max_inflight if bounded else 0)
         self._last_call_ended = anyio.Event()
-        self._outbox = Outbox()
+        self._outbox = Outbox(self._home)
 
     def open(self, scope: Scope, task_group: TaskGroup) -> None:
         """Take calls from now on, to run in this scope, in tasks of this group."""
@@ -108,7 +109,7 @@ class Calls:
         # From here on it counts: the nursery does not end between its claim and its start.
         self._calls.add(handover)
         run: Callable[..., Coroutine[Any, Any, object]] = handover.run
-        args: tuple[Any, ...] = (self._scope, self._handover_ended)
+        args: tuple[Any, ...] = (self._scope, self._new_shield(), self._handover_ended)
         if handover.limited:
             run, args = self._run_limited, (handover,)
         start = partial(self._task_group.start_soon, run, *args, name="a call")
@@ -131,7 +132,8 @@ class Calls:
         context = copy_context()
         while True:
             try:
-                undisturbed = await handover.run(self._scope, self._handover_ended)
+                shield = self._new_shield()
+                undisturbed = await handover.run(self._scope, shield, self._handover_ended)
             except BaseException:
                 self._leave_line()
                 raise
@@ -144,6 +146,9 @@ class Calls:
                 return
             handover = following
             self._calls.add(handover)
+
+    def _new_shield(self) -> anyio.CancelScope:
+        return self._cancel_scope(shield=True)
 
     def _leave_line(self) -> None:
         """Give a place up, to those in line."""

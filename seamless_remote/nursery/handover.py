@@ -108,15 +108,21 @@ class Handover(Watched, Generic[T]):
 
     # In the nursery's loop.
 
-    async def run(self, scope: Scope, ended: Callable[[Handover[T]], object]) -> bool:
+    async def run(
+        self,
+        scope: Scope,
+        shield: anyio.CancelScope,
+        ended: Callable[[Handover[T]], object],
+    ) -> bool:
         """Run the claimed call; `ended` is called when its outcome or error is there.
 
-        Only `cancel` cancels it: a cancellation of the nursery's block leaves it its grace. True
-        where it came to its value undisturbed: no error and no cancellation is left in its task.
+        Only `cancel` cancels it, by the new `shield` in which it runs: a cancellation of the
+        nursery's block leaves it its grace. True where it came to its value undisturbed: no error
+        and no cancellation is left in its task.
         """
         self._error = NurseryClosedError("the remote nursery ended while this call was running")
         try:
-            with anyio.CancelScope(shield=True) as self._running:
+            with shield as self._running:
                 if self._cancelled:
                     self._running.cancel()
                 self._value = await self._operation(scope, *self._args)

@@ -26,6 +26,7 @@ from .service import Service
 from .sharing import SharedWork
 from .snapshot import NurserySnapshot, ServiceSnapshot
 from .supervision import SupervisedTask
+from .wakeup import wake_up
 from .watch import Watches
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class RemoteNursery:
         self.watches = Watches(self.mailbox, settings.handover_patience)
         self._backend = "asyncio" if isinstance(self.home, asyncio.AbstractEventLoop) else "trio"
         self.calls = Calls(settings)
-        self._posted = anyio.Event()
+        self._posted = wake_up(self.home)
         self._tasks: list[SupervisedTask] = []
         self._services: dict[str, _RunningService] = {}
         self._retiring: list[_RunningService] = []
@@ -116,7 +117,7 @@ class RemoteNursery:
                 while self.mailbox.drain():
                     await checkpoint()
                 await self._posted.wait()
-                self._posted = anyio.Event()
+                self._posted = wake_up(self.home)
         finally:
             self._stop_taking()
             self.mailbox.leave(self._ring)

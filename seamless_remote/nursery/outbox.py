@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from .loops import LoopClosedError, Mailbox
 from .wakeup import WakeUp, wake_up
@@ -16,9 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class Outbox:
-    """What goes out of one loop, for whose tasks alone it is."""
+    """What goes out of one loop (`here`), for whose tasks alone it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, here: Any) -> None:
+        self._here = here
         self._calls: dict[Mailbox, list[Callable[[], object]]] = {}
         self._filled: WakeUp | None = None
         self._open = False
@@ -40,7 +42,7 @@ class Outbox:
         self._open = True
         try:
             while True:
-                self._filled = wake_up()
+                self._filled = wake_up(self._here)
                 await self._filled.wait()
                 self._post()
         finally:

@@ -432,7 +432,7 @@ def test_an_outcome_that_is_on_its_way_when_the_nursery_s_loop_closes_arrives() 
         async def run_and_close() -> None:
             call.append(handover.Handover(double, (2,), here, loops.mailbox_of(running_loop())))
             assert call[0].claim()
-            await call[0].run(LoneScope(FOR_EVER), lambda call: None)
+            await call[0].run(LoneScope(FOR_EVER), anyio.CancelScope(), lambda call: None)
 
         # Run on the side while this loop does not turn: the news of it cannot have come.
         other = loops.mailbox_of(_run_in_thread(run_and_close))

@@ -6,7 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from seamless_remote.nursery.loops import LoopClosedError, Mailbox
+from seamless_remote.nursery.loops import LoopClosedError, Mailbox, running_loop
 from seamless_remote.nursery.outbox import Outbox
 
 
@@ -32,7 +32,7 @@ class Home(Mailbox):
 
 @pytest.mark.anyio
 async def test_the_calls_of_one_turn_go_out_in_their_order_with_one_wake_up() -> None:
-    outbox, home, other = Outbox(), Home(), Home()
+    outbox, home, other = Outbox(running_loop()), Home(), Home()
     made: list[int] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(outbox.run)
@@ -54,7 +54,7 @@ async def test_the_calls_of_one_turn_go_out_in_their_order_with_one_wake_up() ->
 
 @pytest.mark.anyio
 async def test_what_is_left_at_the_end_goes_out() -> None:
-    outbox, home = Outbox(), Home()
+    outbox, home = Outbox(running_loop()), Home()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(outbox.run)
         await anyio.wait_all_tasks_blocked()
@@ -64,14 +64,14 @@ async def test_what_is_left_at_the_end_goes_out() -> None:
 
 
 def test_outside_of_its_run_it_posts_at_once() -> None:
-    outbox, home = Outbox(), Home()
+    outbox, home = Outbox(running_loop()), Home()
     outbox.send(home, lambda: None)
     assert home.wake_ups == 1
 
 
 @pytest.mark.anyio
 async def test_a_loop_that_has_ended_does_not_keep_others_from_their_calls() -> None:
-    outbox, ended, home = Outbox(), Home(closed=True), Home()
+    outbox, ended, home = Outbox(running_loop()), Home(closed=True), Home()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(outbox.run)
         await anyio.wait_all_tasks_blocked()

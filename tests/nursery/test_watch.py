@@ -286,7 +286,7 @@ async def test_an_outcome_whose_news_do_not_come_is_found_by_a_look(other: Loop)
     assert call.claim()
     with anyio.fail_after(LONG):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call.run, LoneScope(Settings()), _nobody_hears)
+            tasks.start_soon(call.run, LoneScope(Settings()), anyio.CancelScope(), _nobody_hears)
             assert await call.wait(Watches(other, PATIENCE).of(here), 0.0)
     assert call.outcome() == 4
 
