@@ -166,7 +166,7 @@ class Calls:
 
     def _handover_ended(self, handover: Handover[Any]) -> None:
         self._ended(handover)
-        handover.go_home(self._outbox)
+        handover.go_home(self._outbox, last=not self._calls)
 
     def _ended(self, call: anyio.CancelScope | Handover[Any] | Turn) -> None:
         self._calls.discard(call)

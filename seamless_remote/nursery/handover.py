@@ -151,9 +151,9 @@ class Handover(Watched, Generic[T]):
         self._error = error
         self._done = True
 
-    def go_home(self, outbox: Outbox) -> None:
-        """Send the news to the caller's loop: the call is done."""
-        outbox.send(self._home, self.wake)
+    def go_home(self, outbox: Outbox, *, last: bool = False) -> None:
+        """Send the news to the caller's loop: the call is done, and maybe the last one for now."""
+        outbox.send(self._home, self.wake, last=last)
 
     def cancel(self) -> None:
         """Cancel the call: its caller was cancelled, or the nursery's grace is over."""

@@ -25,14 +25,15 @@ class Outbox:
         self._filled: WakeUp | None = None
         self._open = False
 
-    def send(self, home: Mailbox, call: Callable[[], object]) -> None:
-        """Post a call at the end of this turn; at once where `run` does not run (any more)."""
+    def send(self, home: Mailbox, call: Callable[[], object], *, last: bool = False) -> None:
+        """Post a call at the end of this turn; at once, with all the others, where it is the last
+        for now, or `run` does not run (any more)."""
         calls = self._calls.get(home)
-        if calls is not None:
+        if calls is None:
+            self._calls[home] = [call]
+        else:
             calls.append(call)
-            return
-        self._calls[home] = [call]
-        if not self._open:
+        if last or not self._open:
             self._post()
         elif self._filled is not None:
             self._filled.set()

@@ -53,6 +53,21 @@ async def test_the_calls_of_one_turn_go_out_in_their_order_with_one_wake_up() ->
 
 
 @pytest.mark.anyio
+async def test_the_last_call_for_now_takes_the_others_along_at_once() -> None:
+    outbox, home, other = Outbox(running_loop()), Home(), Home()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(outbox.run)
+        await anyio.wait_all_tasks_blocked()
+        outbox.send(other, lambda: None)
+        outbox.send(home, lambda: None)
+        outbox.send(home, lambda: None, last=True)
+        assert (home.wake_ups, other.wake_ups) == (1, 1)
+        await anyio.wait_all_tasks_blocked()
+        assert (home.wake_ups, other.wake_ups) == (1, 1)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
 async def test_what_is_left_at_the_end_goes_out() -> None:
     outbox, home = Outbox(running_loop()), Home()
     async with anyio.create_task_group() as tasks:
