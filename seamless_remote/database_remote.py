@@ -199,12 +199,16 @@ async def undo_transformation_result(tf_checksum: Checksum, result_checksum: Che
     return await _write("undoing", DatabaseClient.undo_result, tf, result)
 
 
-async def _read(what: str, ask: Callable[..., Awaitable[T | None]], *args: Any) -> T | None:
+def _read(what: str, ask: Callable[..., Awaitable[T | None]], *args: Any) -> Awaitable[T | None]:
     clients = tuple(_read_database_clients)
     if not clients:
-        return None
+        return _nobody_knows()
     clients[0].require_usable(f"the look-up of a {what}")
-    return await call(_read_in, clients, ask, args, limited=True)
+    return call(_read_in, clients, ask, args, limited=True)
+
+
+async def _nobody_knows() -> None:
+    return None
 
 
 def _read_in(

@@ -61,6 +61,10 @@ async def call(
     if inside_trio_task(here):
         detour = Detour(partial(_call_here, thread, operation, args, repeatable, limited))
         return await detour.run_in_executor(here)
+    nursery = nursery_for_call()
+    if nursery is not None and nursery.home is here:
+        # As below, with a frame less for each of the thousands of calls that may wait there.
+        return await nursery.calls.run_here(operation, args, limited=limited)
     return await _call(here, thread, operation, args, repeatable, limited)
 
 
