@@ -175,7 +175,7 @@ def _waiting(count: int, fewer: int | None, most_rounds: int = 1000) -> Case:
         "results",
         f"{count:,} look-ups waiting at once, stub server",
         "lookups.gathered",
-        ("ours", "ours-host", "published"),
+        ("ours", "ours-host", "published", "floor"),
         "stub",
         tuple(targets),
         settings={"count": count, "waiting": True},
