@@ -7,13 +7,17 @@ kilobyte. Of the calls that wait by the thousand, each waits for news of its own
 from __future__ import annotations
 
 import asyncio
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from .loops import running_loop
+
+if TYPE_CHECKING:
+    import trio
 
 
 class WakeUp(ABC):
@@ -69,7 +73,8 @@ class _TrioWakeUp(WakeUp):
     __slots__ = ("_event",)
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        # In a running trio it has been imported, and need not be looked for.
+        self._event: trio.Event = sys.modules["trio"].Event()
 
     def set(self) -> None:
         self._event.set()
