@@ -98,7 +98,8 @@ class Request:
     broke before the answer; `expect_continue` asks the server for a go before the body is sent.
     `abort`, while it is under way on an http connection, ends that connection from any thread, even
     while its loop stands still. `before_turn`, if given, is called when the request has waited for
-    an http connection and its turn has come: what it raises is raised instead of sending it.
+    a connection and its turn has come (https: before each is sent): what it raises is raised
+    instead of sending it.
     """
 
     method: str

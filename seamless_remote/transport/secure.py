@@ -9,6 +9,7 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import anyio
 import certifi
@@ -81,13 +82,16 @@ class SecureClient:
             "write": read_timeout,
             "pool": None,
         }
+        extensions: dict[str, object] = {"timeout": timeouts}
+        if request.before_turn is not None:
+            extensions["trace"] = partial(_before_sending, request.before_turn)
         upload = None if request.body is None else _Upload(request.body)
         outgoing = httpx.Request(
             request.method,
             f"{self.origin}{request.target}",
             headers=headers,
             content=upload,
-            extensions={"timeout": timeouts},
+            extensions=extensions,
         )
         self._requests += 1
         try:
@@ -179,6 +183,12 @@ def _in_pieces(view: memoryview) -> StreamBody:
             yield view[start : start + _SEND]
 
     return StreamBody(view.nbytes, pieces)
+
+
+async def _before_sending(act: Callable[[], None], event: str, _: object) -> None:
+    """Act when a request is about to be sent (as httpcore's `trace` extension tells)."""
+    if event == "http11.send_request_headers.started":
+        act()
 
 
 @contextmanager

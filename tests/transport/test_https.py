@@ -125,6 +125,22 @@ async def test_https_gives_raw_bodies_and_follows_no_redirect(
     await transport.aclose()
 
 
+async def test_https_requests_may_be_withdrawn_until_they_are_sent(
+    server: tuple[Server, Origin], transport: Transport
+) -> None:
+    handler, origin = server
+
+    def withdraw() -> None:
+        raise LookupError("no longer wanted")
+
+    with pytest.raises(LookupError, match="no longer wanted"):
+        await ask(transport, origin, Request("GET", "/", before_turn=withdraw))
+    assert not handler.seen
+    assert await ask(transport, origin, Request("GET", "/")) == (200, b"hello")
+    assert len(handler.seen) == 1
+    await transport.aclose()
+
+
 async def test_https_uploads_arrive_whole(
     server: tuple[Server, Origin], transport: Transport
 ) -> None:
