@@ -1,7 +1,7 @@
 """Launching: a launch dict in, an address out; once for all who ask, and again when it died.
 
-remote-http-launcher does the work. It blocks for seconds, so it runs in the calling thread where
-the caller is synchronous, and in a worker thread otherwise.
+It blocks for seconds, so it is done in the calling thread where the caller is synchronous, and in a
+worker thread otherwise. What is done is `launcher`'s business.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import LaunchError
+from .launcher import launch
 from .nursery.loops import wait_for
 from .nursery.process import start_worker
 
@@ -157,10 +158,8 @@ class Launch:
             return None
 
     def _launch_with(self, launch_dict: LaunchDict) -> Launched:
-        import remote_http_launcher
-
         try:
-            result = remote_http_launcher.run(launch_dict)
+            result = launch(self.name, launch_dict)
         except (OSError, RuntimeError, ValueError) as exc:
             # The launcher's own words may be a whole traceback; its last line says why.
             reason = (str(exc).strip() or "no reason given").splitlines()[-1]
