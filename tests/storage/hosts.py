@@ -45,10 +45,14 @@ class Host:
 
 
 class LaunchLog:
-    """Notes what the real launcher is asked to run; `before` is called first, with the tool."""
+    """Notes what the real launcher is asked to run.
+
+    `before` is called first, with the tool; `after` when the launcher has come to its end.
+    """
 
     def __init__(self, real: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self.before: Callable[[str], object] = lambda tool: None
+        self.after: Callable[[str], object] = lambda tool: None
         self.tools: list[str] = []
         self._real = real
 
@@ -56,4 +60,6 @@ class LaunchLog:
         tool = launch_dict["key"].split("-")[0]
         self.tools.append(tool)
         self.before(tool)
-        return self._real(launch_dict)
+        result = self._real(launch_dict)
+        self.after(tool)
+        return result

@@ -15,13 +15,15 @@ import anyio
 import anyio.to_thread
 import psutil
 import pytest
+import remote_http_launcher
 import seamless_config.cluster
 from hosts import Host, LaunchLog
 from services import Home, cluster_definition, healthy, wait_until
 from stored_buffers import buffer_of, checksum_of, fresh, path_of
 
-from seamless_remote import buffer_remote, database_remote
+from seamless_remote import buffer_remote, database_remote, jobserver_remote
 from seamless_remote.buffer_client import BufferLaunchedClient
+from seamless_remote.client import close_all_clients
 from seamless_remote.database_client import DatabaseLaunchedClient
 from seamless_remote.errors import LaunchError
 
@@ -79,6 +81,47 @@ def test_hashserver_and_database_are_launched_side_by_side(
     buffer_remote.ensure_initialized()
     database_remote.ensure_initialized()
     assert sorted(launches.tools) == ["database", "hashserver"]
+
+
+@pytest.mark.parametrize("host", ["asyncio-host", "trio-alone"], indirect=True)
+def test_services_are_in_use_before_the_launcher_has_come_to_its_end(
+    host: Host, cluster: Home, launches: LaunchLog
+) -> None:
+    used = threading.Event()
+
+    def after(tool: str) -> None:
+        assert used.wait(30)
+
+    launches.after = after
+
+    async def main() -> None:
+        activate()
+        await everything_works()
+        used.set()
+
+    host.run(main)
+    assert sorted(launches.tools) == ["database", "hashserver"]
+
+
+def test_what_the_launcher_says_after_its_service_is_in_use_is_only_logged(
+    cluster: Home, launches: LaunchLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    used = threading.Event()
+
+    def after(tool: str) -> None:
+        assert used.wait(30)
+        raise remote_http_launcher.LauncherError("it went wrong in the end")
+
+    launches.after = after
+    caplog.set_level("INFO", "seamless_remote.launcher")
+    database_remote.activate()
+    database_remote.ensure_initialized()
+    used.set()
+    close_all_clients()  # which waits for the launcher
+    (said,) = [each.message for each in caplog.records if "went wrong" in each.message]
+    assert "the database of testproject on local" in said
+    database_remote.ensure_initialized()
+    assert launches.tools == ["database"]
 
 
 def test_what_inspection_tells_of_launched_clients(cluster: Home) -> None:
@@ -229,6 +272,21 @@ def test_a_service_that_cannot_start_is_a_launch_error_with_its_log(
         assert await buffer_remote.get_buffer(checksum) is None
 
     host.run(main)
+
+
+def test_a_store_that_cannot_start_is_a_launch_error_of_the_jobserver_that_needs_it(
+    cluster: Home, launches: LaunchLog
+) -> None:
+    blocked = cluster.path / "blocked"
+    blocked.touch()
+    definition = cluster_definition(cluster.path)
+    frontend = definition[cluster.cluster]["frontends"][0]
+    frontend["hashserver"]["bufferdir"] = str(blocked / "buffers")
+    seamless_config.cluster.define_clusters(definition)
+    activate()
+    with pytest.raises(LaunchError, match="the hashserver of testproject on local"):
+        jobserver_remote.activate()
+    assert "jobserver" not in launches.tools
 
 
 @pytest.mark.parametrize("host", ["asyncio-host", "trio-alone"], indirect=True)
