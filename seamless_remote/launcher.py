@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import sys
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -32,7 +33,7 @@ def launch(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
     its LauncherError, which is a RuntimeError) comes out as it is.
     """
     status_file = StatusFile.of(launch_dict)
-    if status_file is None:
+    if status_file is None or sys.is_finalizing():  # when no other thread runs any more
         return _run(launch_dict)
     with status_file.lock():
         # The launcher ends one that is not well, and starts another: it is left to its judgement.

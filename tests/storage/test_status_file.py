@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import json
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import remote_http_launcher
 from made_up_service import Answer, MadeUpService, always
 from services import Home
 
 from seamless_remote import status_file
+from seamless_remote.launcher import launch
 from seamless_remote.status_file import Running, StatusFile
 
 LAUNCH_DICT = {
@@ -124,6 +128,21 @@ def test_without_a_place_for_the_lock_a_launch_goes_on(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with StatusFile(tmp_path / "taken" / "server" / "key.json", "/", "localhost").lock():
         pass
+
+
+def test_a_launch_at_the_end_of_the_interpreter_needs_no_other_thread(
+    file: StatusFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def run(launch_dict: dict[str, Any]) -> dict[str, Any]:
+        threads.append(threading.current_thread())
+        return {"hostname": "localhost", "port": 4567}
+
+    monkeypatch.setattr(remote_http_launcher, "run", run)
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    assert launch("a service", LAUNCH_DICT) == {"hostname": "localhost", "port": 4567}
+    assert threads == [threading.current_thread()]
 
 
 FORKED = """
