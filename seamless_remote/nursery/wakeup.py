@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,6 +18,9 @@ from .loops import running_loop
 
 if TYPE_CHECKING:
     import trio
+
+Look = Callable[[], float | None]
+"""Looks at something, and says in how many seconds to look again; None: not any more."""
 
 
 class WakeUp(ABC):
@@ -38,12 +41,12 @@ class WakeUp(ABC):
         """Wait until it is set. To be awaited at once; no checkpoint where it is set already."""
 
     @abstractmethod
-    async def wait_at_most(self, seconds: float) -> None:
-        """Wait until it is set, or so long. It must not be waited for again."""
+    async def wait_looking(self, seconds: float, look: Look) -> None:
+        """Wait until it is set; call `look` after so many seconds, and then as that says."""
 
 
 class _AsyncioWakeUp(WakeUp):
-    __slots__ = ("_future", "_set")
+    __slots__ = ("_future", "_set", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._set = False
@@ -60,13 +63,23 @@ class _AsyncioWakeUp(WakeUp):
     def wait(self) -> Awaitable[None]:
         return self._future
 
-    async def wait_at_most(self, seconds: float) -> None:
-        # No cancel scope: that could not be left when a task is collected after its loop.
-        timer = self._future.get_loop().call_later(seconds, self.set)
+    async def wait_looking(self, seconds: float, look: Look) -> None:
+        # The timer looks, and does not wake the task for it: where a signal handler raises a
+        # KeyboardInterrupt between two lines of the loop, that loses what it has in hand. It should
+        # be a look then, and not the wake-up of a task, which could never be cancelled after that.
+        self._look_in(seconds, look)
         try:
             await self._future
         finally:
-            timer.cancel()
+            self._timer.cancel()
+
+    def _look_in(self, seconds: float, look: Look) -> None:
+        self._timer = self._future.get_loop().call_later(seconds, self._look_again, look)
+
+    def _look_again(self, look: Look) -> None:
+        seconds = look()
+        if seconds is not None:
+            self._look_in(seconds, look)
 
 
 class _TrioWakeUp(WakeUp):
@@ -85,9 +98,14 @@ class _TrioWakeUp(WakeUp):
     def wait(self) -> Awaitable[None]:
         return self._event.wait()
 
-    async def wait_at_most(self, seconds: float) -> None:
-        with anyio.move_on_after(seconds):
-            await self._event.wait()
+    async def wait_looking(self, seconds: float, look: Look) -> None:
+        following: float | None = seconds
+        while following is not None:
+            with anyio.move_on_after(following):
+                await self._event.wait()
+                return
+            following = look()
+        await self._event.wait()
 
 
 def wake_up(loop: Any = None) -> WakeUp:

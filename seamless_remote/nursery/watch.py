@@ -1,14 +1,14 @@
 """Watching one loop for the calls of another one that wait for it.
 
 The calls that wait in one loop for the nursery's share one watch, so that a call which waits costs
-neither a timer nor a task. The watch is kept by one of those calls, the *leader*: its wait is
-interrupted now and then, for a look at the nursery's loop; the others sleep until their outcome
-comes, or until a look decides something about them. A call is in one of these roles:
+neither a timer nor a task. The watch is kept by one of those calls, the *leader*: while it waits,
+the nursery's loop is looked at now and then; the others sleep until their outcome comes, or until a
+look decides something about them. A call is in one of these roles:
 
 - leader: there is one while any call waits, and its next look is near enough for the newest call;
 - follower: it waits for its news, and for nothing else;
-- deposed leader: a newcomer found the next look too far away, and took the lead. It finds out when
-  its timer wakes it, and is a follower;
+- deposed leader: a newcomer found the next look too far away, and took the lead. When its next look
+  is due it finds out, and is a follower;
 - gone: answered, taken back, repeated or cancelled. A leader that goes hands the lead on to the
   newest follower, which is likely to stay longest, and wakes it.
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
+from functools import partial
 from weakref import WeakValueDictionary
 
 from .loops import LoopClosedError, Mailbox
@@ -102,20 +103,27 @@ class Watch:
                 self._interval = self._shortest
                 self._leader = call
             while not call.is_settled():
+                news = call.next_wake_up()
                 if self._leader is call:
-                    await self._lead(call)
+                    self._next_look = time.monotonic() + self._interval
+                    await news.wait_looking(self._interval, partial(self._lead, call))
                 else:
-                    await call.next_wake_up().wait()
+                    await news.wait()
         finally:
             del self._calls[call]
             if self._leader is call:
                 self._hand_on()
 
-    async def _lead(self, call: Watched) -> None:
-        self._next_look = time.monotonic() + self._interval
-        await call.next_wake_up().wait_at_most(self._interval)
+    def _lead(self, call: Watched) -> float | None:
+        """Look on behalf of `call`; the seconds until its next look, None if it has none."""
         if self._leader is call and not call.is_settled():
             self._look()
+        if call.is_settled():
+            call.wake()  # also where the news of it got lost
+        elif self._leader is call:
+            self._next_look = time.monotonic() + self._interval
+            return self._interval
+        return None
 
     def _hand_on(self) -> None:
         self._leader = None

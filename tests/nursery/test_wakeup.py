@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import pytest
 
@@ -39,11 +41,45 @@ async def test_a_wake_up_that_comes_after_the_cancellation_of_its_wait_is_noted(
 
 
 @pytest.mark.anyio
-async def test_a_bounded_wait_ends_with_the_wake_up_or_the_time() -> None:
+async def test_a_wait_that_looks_does_so_when_it_is_told_to_until_it_is_woken() -> None:
+    looks: list[float | None] = [0.0, 0.001, None, 1.0]
+    turn = wake_up()
+
+    def look() -> float | None:
+        following = looks.pop(0)
+        if following is None:
+            turn.set()
+        return following
+
     with anyio.fail_after(LONG):
-        await wake_up().wait_at_most(0.001)
+        await turn.wait_looking(0.001, look)
+    assert looks == [1.0]
+
+
+@pytest.mark.anyio
+async def test_a_wake_up_ends_a_wait_whose_next_look_is_far_away() -> None:
+    with anyio.fail_after(LONG):
         async with anyio.create_task_group() as tasks:
             turn = wake_up()
-            tasks.start_soon(turn.wait_at_most, 3600.0)
+            tasks.start_soon(turn.wait_looking, 3600.0, pytest.fail)
             await anyio.wait_all_tasks_blocked()
             turn.set()
+    assert turn.is_set()
+
+
+def test_an_interrupt_in_the_middle_of_a_look_leaves_a_wait_that_can_be_cancelled() -> None:
+    def interrupted() -> float:
+        raise KeyboardInterrupt
+
+    async def wait() -> None:
+        await wake_up().wait_looking(0.0, interrupted)
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(wait())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
