@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 
+from .buffer_memory import Memory
 from .errors import ServiceError, WrongBytesError
 from .intake import FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
 from .nursery.offload import offload
@@ -91,7 +92,7 @@ class Download:
         before = intake.length
         self._dirty = True
         try:
-            actual = await take_all(intake, response.chunks())
+            actual = await take_all(intake, response.fill, response.content_length)
         except TooLongError as exc:
             if self._stated is None and not self._resumed:
                 self._stated = await ask_length() or 0
@@ -124,7 +125,8 @@ class Download:
         size = response.content_length
         if encoding is None and size is not None:
             self._announced = size
-            return Intake(self._target, None, size)
+            place = self._target.place(size) if isinstance(self._target, Memory) else None
+            return Intake(self._target, None, size, place)
         # Few bytes may inflate without end, and a body without a length may never end.
         if self._stated is None and (size is None or size >= ASK_LENGTH_BYTES):
             self._stated = await ask_length() or 0
@@ -155,5 +157,5 @@ async def measure(response: Response) -> int:
     if encoding is None and response.content_length is not None:
         return response.content_length
     intake = Intake(Nowhere(), encoding)
-    await take_all(intake, response.chunks())
+    await take_all(intake, response.fill, response.content_length)
     return intake.length

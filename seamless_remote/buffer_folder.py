@@ -7,18 +7,17 @@ A buffer with checksum `abcd...` is the file `ab/abcd...` or `abcd...`, or its c
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import FileIO
 
+from .buffer_memory import Memory
 from .errors import WrongBytesError
-from .hashing import HashingThread
-from .intake import BATCH_BYTES, FREE_BYTES, Intake, Nowhere, Target, TooLongError
-from .nursery.offload import OFFLOAD_BYTES, can_start_threads, offload
+from .intake import BATCH_BYTES, FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
+from .nursery.offload import OFFLOAD_BYTES, offload
 from .transport.decoding import suffix_encoding
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ SUFFIXES = ("", *suffix_encoding)
 class Found:
     """An open file that should hold a buffer: its path, its size in bytes, and its form."""
 
-    file: BinaryIO
+    file: FileIO
     path: str
     size: int
     encoding: str | None
@@ -128,7 +127,7 @@ def _is_locked(path: str) -> bool:
     return os.path.exists(path + ".LOCK")
 
 
-def _open_regular(path: str) -> BinaryIO | None:
+def _open_regular(path: str) -> FileIO | None:
     """Open a regular file for reading; None where there is none that can be read."""
     try:
         # Without blocking, for a pipe under a buffer's name would hold the reader up.
@@ -150,67 +149,68 @@ async def _read(found: Found, wanted: str) -> tuple[bytes, str]:
 
     WrongBytesError: it cannot be read or decompressed.
     """
+    if found.encoding is None and found.size <= OFFLOAD_BYTES:
+        content = _piece(found, -1)
+        return content, hashlib.sha256(content).hexdigest()
+    memory = Memory()
     if found.encoding is None:
-        if found.size <= OFFLOAD_BYTES:
-            return _read_plain(found)
-        large = found.size > BATCH_BYTES and can_start_threads()
-        return await offload(_read_large if large else _read_plain, found)
-    target = io.BytesIO()
+        place = memory.place(found.size)
+        checksum, _ = await _take(found, memory, place=place)
+        return memory.content(), checksum
     try:
-        checksum, _ = await _take(found, target, FREE_BYTES)
+        checksum, _ = await _take(found, memory, FREE_BYTES)
     except TooLongError:
         # A few bytes may stand for more than there is memory: what they are is found out in
         # constant memory, before memory is given to as much as that.
-        target.close()
+        memory.restart()
         checksum, length = await _take(found, Nowhere())
         if checksum != wanted:
             return b"", checksum
-        target = io.BytesIO()
-        checksum, _ = await _take(found, target, length)
-    return target.getvalue(), checksum
+        checksum, _ = await _take(found, memory, length)
+    return memory.content(), checksum
 
 
-def _read_plain(found: Found) -> tuple[bytes, str]:
-    content = _piece(found, -1)
-    return content, hashlib.sha256(content).hexdigest()
-
-
-def _read_large(found: Found) -> tuple[bytes, str]:
-    """The same, with half of the work in another thread: hashing takes as long as reading."""
-    target = io.BytesIO()
-    with HashingThread() as hashing:
-        while piece := _piece(found, BATCH_BYTES):
-            hashing.update(piece)
-            target.write(piece)
-    return target.getvalue(), hashing.checksum()
-
-
-async def _take(found: Found, target: Target, limit: int | None = None) -> tuple[str, int]:
-    """Write the plain bytes of a file to `target`, in constant memory; their checksum and number.
+async def _take(
+    found: Found, target: Target, limit: int | None = None, place: memoryview | None = None
+) -> tuple[str, int]:
+    """Take in a file in constant memory (see `Intake`); its plain bytes' checksum and number.
 
     WrongBytesError: the file cannot be read or decompressed, or more than `limit` bytes come of it.
     """
     found.file.seek(0)
-    intake = Intake(target, found.encoding, limit)
+    intake = Intake(target, found.encoding, limit, place)
+    if found.encoding is None:
+
+        async def fill(room: memoryview) -> int:
+            return await offload(_fill, found, room)
+
+        return await take_all(intake, fill, found.size), intake.length
     while await offload(_take_batch, found, intake):
         pass
     return intake.finish(), intake.length
 
 
 def _take_batch(found: Found, intake: Intake) -> bool:
-    """Take in the next batch of plain bytes; False at the end of the file.
+    """Take in the next batch of a compressed file; False at the end of the file.
 
     A few compressed bytes may stand for many: they are read in smaller pieces, for a cancellation
     waits for the end of a batch.
     """
-    size = BATCH_BYTES if found.encoding is None else COMPRESSED_PIECE
     enough = intake.length + BATCH_BYTES
     while intake.length < enough:
-        piece = _piece(found, size)
+        piece = _piece(found, COMPRESSED_PIECE)
         if not piece:
             return False
-        intake.take([piece])
+        intake.take(piece)
     return True
+
+
+def _fill(found: Found, room: memoryview) -> int:
+    """Fill `room` with the next bytes of the file; how many. WrongBytesError: as for `_piece`."""
+    try:
+        return found.file.readinto(room)
+    except OSError as exc:
+        raise WrongBytesError(f"it cannot be read: {exc}") from exc
 
 
 def _piece(found: Found, size: int) -> bytes:

@@ -5,7 +5,6 @@ The requests and answers were read off hashserver 1.1.0 (and its source); it is 
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import logging
@@ -17,12 +16,12 @@ import anyio
 
 from .address import Address, Endpoint
 from .buffer_download import Download, Outcome, measure
+from .buffer_memory import Memory
 from .client import ANSWER_LIMIT, CONTROL_LANE, Client, quote
 from .errors import AnswerError, ExchangeError, RemoteError, WrongBytesError
 from .hashing import checksum_of
 from .intake import Target
 from .json_answers import json_of
-from .nursery.offload import offload_large
 from .nursery.scope import Scope
 from .transport import retry
 from .transport.messages import Request, Response
@@ -61,16 +60,10 @@ class HashserverClient(Client):
 
         Waits while the buffer is promised. ServiceError: the server could not be asked.
         """
-        target = io.BytesIO()
-
-        def restart() -> None:
-            target.seek(0)
-            target.truncate()
-
-        if not await self.copy_in(scope, checksum, target, restart):
+        memory = Memory()
+        if not await self.copy_in(scope, checksum, memory, memory.restart):
             return None
-        # Large or not, this copies nothing: BytesIO gives its own bytes away.
-        return await offload_large(target.tell(), target.getvalue)
+        return memory.content()
 
     async def copy_in(
         self, scope: Scope, checksum: str, target: Target, restart: Callable[[], None]

@@ -7,7 +7,8 @@ threads, one batch while the next one arrives.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 import anyio
@@ -19,12 +20,19 @@ from .transport.decoding import decoder_for
 BATCH_BYTES = 2 * 1024 * 1024
 """How much is handed to a worker thread at once."""
 
+BLOCKS = 3
+"""How many such batches are in memory: one fills up, one waits for its turn, one is worked on."""
+
 FREE_BYTES = 64 * 1024 * 1024
 """What may be taken into memory of a form that does not say for how many plain bytes it stands."""
 
 
+Fill = Callable[[memoryview], Awaitable[int]]
+"""Fills memory with the next bytes; how many, and fewer than it holds only at the end."""
+
+
 class Target(Protocol):
-    """Where the bytes of a buffer go: a file, or memory."""
+    """Where the bytes of a buffer go: a file, or memory. What it is given changes afterwards."""
 
     def write(self, data: bytes | memoryview, /) -> object: ...
 
@@ -44,14 +52,20 @@ class Intake:
     """Takes the pieces of one buffer, in the form in which they are stored or sent.
 
     `encoding` is that form (`zstd`, `gzip`, or None for plain bytes); more than `limit` plain
-    bytes are not taken. Plain synchronous code, for one thread at a time.
+    bytes are not taken. `place` is memory for exactly the plain bytes that there are: they are then
+    put there, and not written to `target`. Plain synchronous code, for one thread at a time.
     """
 
     def __init__(
-        self, target: Target, encoding: str | None = None, limit: int | None = None
+        self,
+        target: Target,
+        encoding: str | None = None,
+        limit: int | None = None,
+        place: memoryview | None = None,
     ) -> None:
         self.length = 0
         self._limit = limit
+        self._place = place
         self.compressed = encoding is not None
         self._target = target
         self._hash = hashlib.sha256()
@@ -62,20 +76,35 @@ class Intake:
         if self._limit is not None and self.length + len(data) > self._limit:
             raise TooLongError(f"more than {self._limit} bytes come of it")
         self._hash.update(data)
-        self._target.write(data)
+        if self._place is None:
+            self._target.write(data)
         self.length += len(data)
 
-    def take(self, pieces: list[bytes]) -> None:
-        """Take pieces in the encoded form. WrongBytesError: they are not of that form, or for
+    def rooms(self, size: int | None) -> Iterator[memoryview]:
+        """Where to put the next bytes that `take` is given, of which `size` come, if that is known.
+
+        Each is one of the last `BLOCKS`; the ones before those are used again. Without end: where
+        no more may come they are empty.
+        """
+        place = self._place
+        if place is None:
+            yield from _blocks(BATCH_BYTES if size is None else min(size, BATCH_BYTES))
+        else:
+            for start in itertools.count(self.length, BATCH_BYTES):
+                yield place[start : start + BATCH_BYTES]
+
+    def take(self, data: bytes | memoryview) -> None:
+        """Take bytes in the encoded form. WrongBytesError: they are not of that form, or for
         too many bytes."""
         try:
-            for piece in pieces:
-                self._decoder.write(piece)
+            self._decoder.write(data)
         except ProtocolError as exc:
             raise WrongBytesError(str(exc)) from exc
 
     def finish(self) -> str:
-        """The checksum of all plain bytes. WrongBytesError: the encoded form is cut short."""
+        """The checksum of all plain bytes. WrongBytesError: they are cut short."""
+        if self._place is not None and self.length < len(self._place):
+            raise WrongBytesError(f"{self.length} bytes came instead of {len(self._place)}")
         try:
             self._decoder.close()
         except ProtocolError as exc:
@@ -83,43 +112,46 @@ class Intake:
         return self._hash.hexdigest()
 
 
-async def take_all(intake: Intake, pieces: AsyncIterator[bytes]) -> str:
-    """Feed all `pieces` to `intake`; the checksum of the plain bytes.
+def _blocks(size: int) -> Iterator[memoryview]:
+    """Blocks of memory, made as they are needed, and then the same ones again."""
+    blocks = []
+    for _ in range(BLOCKS):
+        blocks.append(memoryview(bytearray(size)))
+        yield blocks[-1]
+    yield from itertools.cycle(blocks)
+
+
+async def take_all(intake: Intake, fill: Fill, size: int | None) -> str:
+    """Feed to `intake` all that `fill` gives, `size` bytes if that is known; the checksum of the
+    plain bytes.
 
     Errors of the intake (a malformed form, a full disk) and of the source come out as they are.
     """
-    batch: list[bytes] = []
-    size = 0
-    async for piece in pieces:
-        batch.append(piece)
-        size += len(piece)
-        if size >= OFFLOAD_BYTES:
-            return await _take_in_threads(intake, batch, pieces)
+    rooms = intake.rooms(size)
+    room = next(rooms)
+    first = room[: await fill(room)]
+    if len(first) >= OFFLOAD_BYTES:
+        return await _take_in_threads(intake, first, rooms, fill)
 
     def take() -> str:
-        intake.take(batch)
+        intake.take(first)
         return intake.finish()
 
     # A few compressed bytes may stand for many.
     return await offload(take) if intake.compressed else take()
 
 
-async def _take_in_threads(intake: Intake, batch: list[bytes], pieces: AsyncIterator[bytes]) -> str:
+async def _take_in_threads(
+    intake: Intake, data: memoryview, rooms: Iterator[memoryview], fill: Fill
+) -> str:
     worker = _Worker(intake)
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(worker.run)
         try:
-            size = 0
-            async for piece in pieces:
-                batch.append(piece)
-                size += len(piece)
-                if size >= BATCH_BYTES:
-                    await worker.hand(batch)
-                    if worker.error is not None:
-                        break
-                    batch, size = [], 0
-            else:
-                await worker.hand(batch)
+            while data and worker.error is None:
+                await worker.hand(data)
+                room = next(rooms)
+                data = room[: await fill(room)]
         except Exception as exc:
             worker.error = worker.error or exc
         finally:
@@ -130,24 +162,27 @@ async def _take_in_threads(intake: Intake, batch: list[bytes], pieces: AsyncIter
 
 
 class _Worker:
-    """Works on one batch in a thread while the next is put together; at most two are in memory."""
+    """Works on one block in a thread; the next may wait for it."""
 
     def __init__(self, intake: Intake) -> None:
         self.error: Exception | None = None
         self._intake = intake
-        self._send, self._receive = anyio.create_memory_object_stream[list[bytes]](0)
+        self._send, self._receive = anyio.create_memory_object_stream[memoryview](BLOCKS - 2)
 
-    async def hand(self, batch: list[bytes]) -> None:
-        await self._send.send(batch)
+    async def hand(self, data: memoryview) -> None:
+        """Give it the next block; waits while another one waits already."""
+        await self._send.send(data)
 
     def close(self) -> None:
+        """There are no more."""
         self._send.close()
 
     async def run(self) -> None:
+        """Work until there are no more, or until one fails: see `error`."""
         with self._receive:
-            async for batch in self._receive:
+            async for data in self._receive:
                 if self.error is None:
                     try:
-                        await offload(self._intake.take, batch)
+                        await offload(self._intake.take, data)
                     except Exception as exc:
                         self.error = exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from typing import TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -14,8 +15,9 @@ from .messages import Headers, Origin, Request, Response, StreamBody
 from .parsing import SMALL_BODY, AnswerParser
 from .wire import Wire, WireBroken
 
+T = TypeVar("T", bytes, int)
+
 _RECEIVE = 65536
-_RECEIVE_BODY = 262144
 _SEND = 262144
 # RFC 9110, 10.1.1: a client does not wait for 100 without end; old servers never send it.
 _CONTINUE_PATIENCE = 1.0
@@ -53,6 +55,7 @@ class Connection:
         "_parser",
         "_request",
         "_reusable",
+        "_room",
         "_wire",
         "idle_since",
         "state",
@@ -66,6 +69,7 @@ class Connection:
         self._parser = AnswerParser()
         self._request: Request | None = None
         self._reusable = True
+        self._room = memoryview(b"")
         self.idle_since = 0.0
         self.state = State.IDLE
 
@@ -115,18 +119,11 @@ class Connection:
             parser.status, Headers(parser.headers), parser.length, parser.take(), source
         )
 
-    async def receive(self) -> tuple[bytes, bool]:
-        """The next piece of the body (see `BodySource`)."""
-        parser = self._parser
+    async def receive(self, room: memoryview) -> tuple[int, bool]:
+        """Fill `room`, or what of it the rest of the body takes (see `BodySource`)."""
+        self._room = room
         try:
-            piece = parser.take()
-            while not piece and not parser.complete:
-                if self._absorb(_RECEIVE_BODY):
-                    # It came without a wait: let other tasks run, and cancellation in.
-                    await checkpoint()
-                else:
-                    await self._wire.within_timeout(self._wire.receive_until(self._take_body))
-                piece = parser.take()
+            await self._wire.within_timeout(self._wire.receive_until(self._take_body))
         except BaseException as exc:
             broken = self._broken(exc) if isinstance(exc, WireBroken) else None
             self.close()
@@ -134,11 +131,13 @@ class Connection:
             if broken is not None:
                 raise broken from exc.__cause__
             raise
-        if not parser.complete:
-            return piece, False
-        self._finish()
-        self._on_end(self)
-        return piece, True
+        finally:
+            left, self._room = len(self._room), memoryview(b"")
+        complete = self._parser.complete
+        if complete:
+            self._finish()
+            self._on_end(self)
+        return len(room) - left, complete
 
     async def aclose(self) -> None:
         """Give up the rest of the body, and with it the connection. Does not block."""
@@ -285,24 +284,45 @@ class Connection:
         return self._take_head() or self._parser.continued
 
     def _take_body(self) -> bool:
-        return self._absorb(_RECEIVE_BODY)
+        """Whether the room is full, or the body complete."""
+        parser = self._parser
+        if parser.bypassed:
+            count = self._wire.receive_into(self._room)
+            if count is None:
+                return False
+            self._parse(parser.pass_over, count)
+        else:
+            # No more body can come of it than there is room for.
+            if not self._absorb(min(len(self._room), _RECEIVE)):
+                return False
+            piece = parser.take()
+            count = len(piece)
+            self._room[:count] = piece
+        self._room = self._room[count:]
+        if parser.complete or not self._room:
+            return True
+        self._wire.note_progress()
+        return False
 
     def _absorb(self, size: int) -> bool:
         """Take in what has come, without waiting; whether anything had."""
         data = self._wire.receive(size)
         if data is None:
             return False
-        parser = self._parser
+        self._parse(self._parser.feed, data)
+        return True
+
+    def _parse(self, step: Callable[[T], None], received: T) -> None:
+        """Tell the parser what was received; nothing is the end of the stream."""
         try:
-            if data:
-                parser.feed(data)
-            elif self._wire.ended or not parser.begun:
+            if received:
+                step(received)
+            elif self._wire.ended or not self._parser.begun:
                 raise WireBroken("end of stream")
             else:
-                parser.end()
+                self._parser.end()
         except ProtocolError as exc:
             raise ProtocolError(f"{self._what()}: {exc}") from None
-        return True
 
     def _what(self) -> str:
         request = self._request

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from seamless_remote.errors import ExchangeError, ProtocolError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_READ = 262144
 _BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))
 
 
@@ -185,8 +186,12 @@ class Headers:
 class BodySource(Protocol):
     """Where the rest of a response's body comes from: a connection."""
 
-    async def receive(self) -> tuple[bytes, bool]:
-        """The next piece, and whether it is the last; after that, or an error, the source ends."""
+    async def receive(self, room: memoryview) -> tuple[int, bool]:
+        """Put the next bytes in `room`, which is not empty; how many, and whether they are the
+        last.
+
+        After the last, or an error, the source ends.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -238,29 +243,29 @@ class Response:
         # BytesIO grows by moving pages and gives its bytes away uncopied: a large body is never
         # copied in one go, which would stop the loop.
         body_file = io.BytesIO()
-        async for piece in self.chunks():
-            body_file.write(piece)
+        room = memoryview(bytearray(_READ))
+        while count := await self.fill(room):
+            body_file.write(room[:count])
             if body_file.tell() > limit:
                 await self.aclose()
                 raise self._too_long(limit)
         return body_file.getvalue()
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body in pieces, as they come (not decoded); errors as for `read`."""
-        return _Chunks(self)
+    async def fill(self, room: memoryview) -> int:
+        """Put the next bytes of the body in `room`, as sent (not decoded); how many.
 
-    async def next_piece(self) -> bytes:
-        """The next piece of the body, b"" after the last; errors as for `read`."""
-        if self._piece:
-            piece, self._piece = self._piece, b""
-            return piece
-        source = self._source
-        if source is None:
-            return b""
-        self._source = _BROKEN
-        piece, last = await source.receive()
-        self._source = None if last else source
-        return piece
+        Fewer than it holds: they are the last. Errors as for `read`; bytes that came before one are
+        lost.
+        """
+        count = min(len(self._piece), len(room))
+        room[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        while count < len(room) and self._source is not None:
+            source, self._source = self._source, _BROKEN
+            more, last = await source.receive(room[count:])
+            self._source = None if last else source
+            count += more
+        return count
 
     async def aclose(self) -> None:
         """Give up what has not been read, and the connection with it. No-op at the end."""
@@ -285,28 +290,10 @@ class Response:
         return ProtocolError(f"the answer's body is longer than {limit} bytes")
 
 
-class _Chunks:
-    """Iterates over a response's pieces. No generator: those need closing on time."""
-
-    __slots__ = ("_response",)
-
-    def __init__(self, response: Response) -> None:
-        self._response = response
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await self._response.next_piece()
-        if not piece:
-            raise StopAsyncIteration
-        return piece
-
-
 class _BrokenSource:
     """Stands in for a source while it is being read, and after a read that did not return."""
 
-    async def receive(self) -> tuple[bytes, bool]:
+    async def receive(self, room: memoryview) -> tuple[int, bool]:
         raise ExchangeError("an earlier read of this body failed, was cancelled or is under way")
 
     async def aclose(self) -> None:

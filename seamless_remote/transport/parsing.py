@@ -77,6 +77,11 @@ class AnswerParser:
             self.head_complete and (self.length is None or self.length > SMALL_BODY)
         )
 
+    @property
+    def bypassed(self) -> bool:
+        """Whether all that comes now is body: it may be received where it belongs (`pass_over`)."""
+        return self._remaining is not None or self._until_end
+
     def take(self) -> bytes:
         """The bytes of the body that have come since the last call."""
         pieces = self._pieces
@@ -87,12 +92,20 @@ class AnswerParser:
 
     def feed(self, data: bytes) -> None:
         """Take in received bytes."""
-        if self._remaining is not None:
-            self._body(data)
-        elif self._until_end:
+        if self.bypassed:
+            self.pass_over(len(data))
             self._pieces.append(data)
         else:
             self._parse(data)
+
+    def pass_over(self, count: int) -> None:
+        """Take note of so many bytes of the body, which were received elsewhere."""
+        if self._remaining is None:
+            return
+        self._remaining -= count
+        if self._remaining < 0:
+            raise ProtocolError("the answer's body is longer than announced")
+        self.complete = self._remaining == 0
 
     def end(self) -> None:
         """Take in the end of the stream: ProtocolError unless the answer is complete with it."""
@@ -101,14 +114,6 @@ class AnswerParser:
         if not self.complete:
             where = "its body" if self.head_complete else "its head"
             raise ProtocolError(f"the server closed the connection before the end of {where}")
-
-    def _body(self, data: bytes) -> None:
-        assert self._remaining is not None
-        self._remaining -= len(data)
-        if self._remaining < 0:
-            raise ProtocolError("the answer's body is longer than announced")
-        self._pieces.append(data)
-        self.complete = self._remaining == 0
 
     def _parse(self, data: bytes) -> None:
         if not self.begun:

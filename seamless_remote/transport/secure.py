@@ -128,18 +128,23 @@ class _SecureBody:
         self._what = what
         self._on_end = on_end
         self._pieces = answer.aiter_raw()
+        self._piece = b""
 
-    async def receive(self) -> tuple[bytes, bool]:
+    async def receive(self, room: memoryview) -> tuple[int, bool]:
         try:
             with _mapped_errors(self._what):
-                async for piece in self._pieces:
-                    if piece:
-                        return piece, False
+                while not self._piece:
+                    self._piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            await self.aclose()
+            return 0, True
         except BaseException:
             await self.aclose()
             raise
-        await self.aclose()
-        return b"", True
+        count = min(len(self._piece), len(room))
+        room[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count, False
 
     async def aclose(self) -> None:
         self._on_end()

@@ -39,7 +39,7 @@ class Wire:
     """A connected, non-blocking socket, and the time that the other side may take.
 
     `timeout` is in seconds (None: no limit); `ended` says that it was ended by `end`, and
-    `timed_out` that silence was the reason. `send` and `receive` never wait.
+    `timed_out` that silence was the reason. `send`, `receive` and `receive_into` never wait.
     """
 
     __slots__ = (
@@ -101,6 +101,17 @@ class Wire:
             raise WireBroken(exc.strerror) from exc
         self._traffic.received += len(data)
         return data
+
+    def receive_into(self, room: memoryview) -> int | None:
+        """Put what has come in `room`, which is not empty: how much, as `receive` says it."""
+        try:
+            count = self._sock.recv_into(room)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise WireBroken(exc.strerror) from exc
+        self._traffic.received += count
+        return count
 
     async def receive_until(self, step: Step) -> None:
         """Call `step`, which is to `receive`, whenever something has come, until it returns True.
