@@ -145,6 +145,7 @@ async def _take_in_threads(
     intake: Intake, data: memoryview, rooms: Iterator[memoryview], fill: Fill
 ) -> str:
     worker = _Worker(intake)
+    failure: Exception | None = None
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(worker.run)
         try:
@@ -153,11 +154,13 @@ async def _take_in_threads(
                 room = next(rooms)
                 data = room[: await fill(room)]
         except Exception as exc:
-            worker.error = worker.error or exc
+            # Outside the task group, which would wrap it, and after the work on what has come.
+            failure = exc
         finally:
             worker.close()
-    if worker.error is not None:
-        raise worker.error
+    failure = worker.error or failure
+    if failure is not None:
+        raise failure
     return await offload(intake.finish)
 
 
