@@ -15,9 +15,9 @@ from fault_proxy import FaultProxy
 from malformed_answers import gzip_zeros, whole, zstd_zeros
 from malformed_contents import WITHOUT_END
 from nursery_runs import BACKENDS, in_nursery
-from played_answers import PlayedAnswer
+from played_answers import End, PlayedAnswer
 from request_kinds import KINDS, checksum_of, fresh_content, use
-from seamless import Buffer
+from seamless import Buffer, Checksum
 from services import Service
 
 from seamless_remote import Settings, buffer_remote
@@ -128,6 +128,30 @@ def test_a_file_that_inflates_to_gigabytes_takes_bounded_memory(
     in_nursery(backend, UNHURRIED, body)
     assert "holds wrong bytes" in caplog.text
     tried(f"a file that inflates to gigabytes, {suffix}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("announced", [2 << 30, 1 << 45, (1 << 63) - 1])
+def test_a_length_that_is_a_lie_takes_no_memory(
+    backend: str,
+    announced: int,
+    shared_hashserver: Service,
+    faulty: Callable[[Service], FaultProxy],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    proxy = faulty(shared_hashserver)
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {announced}\r\n\r\n".encode()
+    lie = PlayedAnswer("a lie", lambda: [head + bytes(3 << 20)], end=End.CLOSE)
+
+    async def body() -> None:
+        use(buffer_remote, proxy.url)
+        with proxy.play(lie, "GET /[0-9a-f]{64} "), pytest.raises(ServiceError):
+            await buffer_remote.get_buffer(Checksum(checksum_of(fresh_content()).hex()))
+
+    before = _forget_peak()
+    in_nursery(backend, UNHURRIED, body)
+    assert _peak() - before < MAY_TAKE
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
