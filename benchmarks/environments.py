@@ -41,6 +41,11 @@ def ensure(name: str) -> None:
     wanted = json.dumps([sys.version, requirements])
     if name == "ours":
         wanted += (CHECKOUT / "pyproject.toml").read_text()
+        # The others come compiled, by pip; PYTHONDONTWRITEBYTECODE would have this one compiled at
+        # every start.
+        subprocess.run(
+            [sys.executable, "-m", "compileall", "-q", CHECKOUT / "seamless_remote"], check=True
+        )
     made = folder(name) / "made-for"
     if made.exists() and made.read_text() == wanted:
         return
