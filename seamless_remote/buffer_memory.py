@@ -10,6 +10,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._file = io.BytesIO()
+        self._place: memoryview | None = None
 
     def write(self, data: bytes | memoryview) -> None:
         """Take bytes of a buffer for which no place was made."""
@@ -22,16 +23,25 @@ class Memory:
         takes none. None where it refuses even so; then the bytes are to be written.
         """
         try:
-            # BytesIO does not copy the bytes that nobody else has, neither now nor in `content`.
+            # BytesIO does not copy bytes that nobody else has.
             self._file = io.BytesIO(bytes(length))
         except (MemoryError, OverflowError):
             return None
-        return self._file.getbuffer()
+        self._place = self._file.getbuffer()
+        return self._place
 
     def restart(self) -> None:
         """Forget all bytes so far, and the place."""
+        self._leave()
         self._file = io.BytesIO()
 
     def content(self) -> bytes:
-        """The buffer."""
+        """The buffer; the place is not to be used any more."""
+        self._leave()
         return self._file.getvalue()
+
+    def _leave(self) -> None:
+        # While somebody could still write there, BytesIO would give a copy.
+        if self._place is not None:
+            self._place.release()
+            self._place = None

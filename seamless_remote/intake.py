@@ -83,8 +83,8 @@ class Intake:
     def rooms(self, size: int | None) -> Iterator[memoryview]:
         """Where to put the next bytes that `take` is given, of which `size` come, if that is known.
 
-        Each is one of the last `BLOCKS`; the ones before those are used again. Without end: where
-        no more may come they are empty.
+        Of the memory there are `BLOCKS`, which are used in turn. Without end: where no more may
+        come they are empty. Release each.
         """
         place = self._place
         if place is None:
@@ -116,9 +116,10 @@ def _blocks(size: int) -> Iterator[memoryview]:
     """Blocks of memory, made as they are needed, and then the same ones again."""
     blocks = []
     for _ in range(BLOCKS):
-        blocks.append(memoryview(bytearray(size)))
-        yield blocks[-1]
-    yield from itertools.cycle(blocks)
+        blocks.append(bytearray(size))
+        yield memoryview(blocks[-1])
+    for block in itertools.cycle(blocks):
+        yield memoryview(block)
 
 
 async def take_all(intake: Intake, fill: Fill, size: int | None) -> str:
@@ -128,13 +129,14 @@ async def take_all(intake: Intake, fill: Fill, size: int | None) -> str:
     Errors of the intake (a malformed form, a full disk) and of the source come out as they are.
     """
     rooms = intake.rooms(size)
-    room = next(rooms)
-    first = room[: await fill(room)]
+    with next(rooms) as room:
+        first = room[: await fill(room)]
     if len(first) >= OFFLOAD_BYTES:
         return await _take_in_threads(intake, first, rooms, fill)
 
     def take() -> str:
-        intake.take(first)
+        with first:
+            intake.take(first)
         return intake.finish()
 
     # A few compressed bytes may stand for many.
@@ -151,8 +153,8 @@ async def _take_in_threads(
         try:
             while data and worker.error is None:
                 await worker.hand(data)
-                room = next(rooms)
-                data = room[: await fill(room)]
+                with next(rooms) as room:
+                    data = room[: await fill(room)]
         except Exception as exc:
             # Outside the task group, which would wrap it, and after the work on what has come.
             failure = exc
@@ -184,8 +186,10 @@ class _Worker:
         """Work until there are no more, or until one fails: see `error`."""
         with self._receive:
             async for data in self._receive:
-                if self.error is None:
-                    try:
-                        await offload(self._intake.take, data)
-                    except Exception as exc:
-                        self.error = exc
+                # Released at once: the thread may hold on to it, and so to the memory.
+                with data:
+                    if self.error is None:
+                        try:
+                            await offload(self._intake.take, data)
+                        except Exception as exc:
+                            self.error = exc

@@ -11,7 +11,7 @@ import pytest
 from seamless_remote.buffer_memory import Memory
 from seamless_remote.errors import WrongBytesError
 from seamless_remote.intake import BATCH_BYTES, Fill, Intake, take_all
-from seamless_remote.nursery.offload import OFFLOAD_BYTES
+from seamless_remote.nursery.offload import OFFLOAD_BYTES, offload
 
 CONTENT = random.Random(1).randbytes(7 * BATCH_BYTES + 12345)
 
@@ -53,6 +53,20 @@ async def test_a_buffer_in_its_place_is_the_buffer(size: int) -> None:
     intake = Intake(memory, None, size, memory.place(size))
     assert await take_all(intake, giving(content), size) == checksum_of(content)
     assert memory.content() == content
+
+
+@pytest.mark.usefixtures("anyio_backend")
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_buffer_in_its_place_is_given_away_uncopied(size: int) -> None:
+    memory = Memory()
+    intake = Intake(memory, None, size, memory.place(size))
+    source = io.BytesIO(CONTENT[:size])
+
+    async def fill(room: memoryview) -> int:
+        return await offload(source.readinto, room)
+
+    await take_all(intake, fill, size)
+    assert memory.content() is memory.content()
 
 
 @pytest.mark.usefixtures("anyio_backend")
