@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 
-from .buffer_memory import Memory
 from .errors import ServiceError, WrongBytesError
 from .intake import FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
 from .nursery.offload import offload
@@ -125,8 +124,7 @@ class Download:
         size = response.content_length
         if encoding is None and size is not None:
             self._announced = size
-            place = self._target.place(size) if isinstance(self._target, Memory) else None
-            return Intake(self._target, None, size, place)
+            return Intake(self._target, None, size)
         # Few bytes may inflate without end, and a body without a length may never end.
         if self._stated is None and (size is None or size >= ASK_LENGTH_BYTES):
             self._stated = await ask_length() or 0

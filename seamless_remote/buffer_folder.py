@@ -7,6 +7,7 @@ A buffer with checksum `abcd...` is the file `ab/abcd...` or `abcd...`, or its c
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import stat
@@ -14,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 
-from .buffer_memory import Memory
 from .errors import WrongBytesError
 from .intake import BATCH_BYTES, FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
+from .nursery.loops import inside_trio_task, running_loop
 from .nursery.offload import OFFLOAD_BYTES, offload
 from .transport.decoding import suffix_encoding
 
@@ -152,34 +153,33 @@ async def _read(found: Found, wanted: str) -> tuple[bytes, str]:
     if found.encoding is None and found.size <= OFFLOAD_BYTES:
         content = _piece(found, -1)
         return content, hashlib.sha256(content).hexdigest()
-    memory = Memory()
+    memory = io.BytesIO()
     if found.encoding is None:
-        place = memory.place(found.size)
-        checksum, _ = await _take(found, memory, place=place)
-        return memory.content(), checksum
+        checksum, _ = await _take(found, memory)
+        return memory.getvalue(), checksum
     try:
         checksum, _ = await _take(found, memory, FREE_BYTES)
     except TooLongError:
         # A few bytes may stand for more than there is memory: what they are is found out in
         # constant memory, before memory is given to as much as that.
-        memory.restart()
+        memory.close()
         checksum, length = await _take(found, Nowhere())
         if checksum != wanted:
             return b"", checksum
+        memory = io.BytesIO()
         checksum, _ = await _take(found, memory, length)
-    return memory.content(), checksum
+    return memory.getvalue(), checksum
 
 
-async def _take(
-    found: Found, target: Target, limit: int | None = None, place: memoryview | None = None
-) -> tuple[str, int]:
+async def _take(found: Found, target: Target, limit: int | None = None) -> tuple[str, int]:
     """Take in a file in constant memory (see `Intake`); its plain bytes' checksum and number.
 
     WrongBytesError: the file cannot be read or decompressed, or more than `limit` bytes come of it.
     """
     found.file.seek(0)
-    intake = Intake(target, found.encoding, limit, place)
-    if found.encoding is None:
+    intake = Intake(target, found.encoding, limit)
+    # In a loop inside a trio task there are no task groups of anyio's.
+    if found.encoding is None and not inside_trio_task(running_loop()):
 
         async def fill(room: memoryview) -> int:
             return await offload(_fill, found, room)
@@ -191,7 +191,7 @@ async def _take(
 
 
 def _take_batch(found: Found, intake: Intake) -> bool:
-    """Take in the next batch of a compressed file; False at the end of the file.
+    """Take in the next batch of a file; False at its end.
 
     A few compressed bytes may stand for many: they are read in smaller pieces, for a cancellation
     waits for the end of a batch.
@@ -206,9 +206,17 @@ def _take_batch(found: Found, intake: Intake) -> bool:
 
 
 def _fill(found: Found, room: memoryview) -> int:
-    """Fill `room` with the next bytes of the file; how many. WrongBytesError: as for `_piece`."""
+    """Fill `room` with the next bytes of the file; how many, and fewer than it holds only at the
+    end.
+
+    WrongBytesError: they cannot be read.
+    """
+    count = 0
     try:
-        return found.file.readinto(room)
+        # Some file systems give less at once than is asked for.
+        while count < len(room) and (more := found.file.readinto(room[count:])):
+            count += more
+        return count
     except OSError as exc:
         raise WrongBytesError(f"it cannot be read: {exc}") from exc
 

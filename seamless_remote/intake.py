@@ -52,20 +52,14 @@ class Intake:
     """Takes the pieces of one buffer, in the form in which they are stored or sent.
 
     `encoding` is that form (`zstd`, `gzip`, or None for plain bytes); more than `limit` plain
-    bytes are not taken. `place` is memory for exactly the plain bytes that there are: they are then
-    put there, and not written to `target`. Plain synchronous code, for one thread at a time.
+    bytes are not taken. Plain synchronous code, for one thread at a time.
     """
 
     def __init__(
-        self,
-        target: Target,
-        encoding: str | None = None,
-        limit: int | None = None,
-        place: memoryview | None = None,
+        self, target: Target, encoding: str | None = None, limit: int | None = None
     ) -> None:
         self.length = 0
         self._limit = limit
-        self._place = place
         self.compressed = encoding is not None
         self._target = target
         self._hash = hashlib.sha256()
@@ -76,22 +70,8 @@ class Intake:
         if self._limit is not None and self.length + len(data) > self._limit:
             raise TooLongError(f"more than {self._limit} bytes come of it")
         self._hash.update(data)
-        if self._place is None:
-            self._target.write(data)
+        self._target.write(data)
         self.length += len(data)
-
-    def rooms(self, size: int | None) -> Iterator[memoryview]:
-        """Where to put the next bytes that `take` is given, of which `size` come, if that is known.
-
-        Of the memory there are `BLOCKS`, which are used in turn. Without end: where no more may
-        come they are empty. Release each.
-        """
-        place = self._place
-        if place is None:
-            yield from _blocks(BATCH_BYTES if size is None else min(size, BATCH_BYTES))
-        else:
-            for start in itertools.count(self.length, BATCH_BYTES):
-                yield place[start : start + BATCH_BYTES]
 
     def take(self, data: bytes | memoryview) -> None:
         """Take bytes in the encoded form. WrongBytesError: they are not of that form, or for
@@ -103,8 +83,6 @@ class Intake:
 
     def finish(self) -> str:
         """The checksum of all plain bytes. WrongBytesError: they are cut short."""
-        if self._place is not None and self.length < len(self._place):
-            raise WrongBytesError(f"{self.length} bytes came instead of {len(self._place)}")
         try:
             self._decoder.close()
         except ProtocolError as exc:
@@ -128,15 +106,14 @@ async def take_all(intake: Intake, fill: Fill, size: int | None) -> str:
 
     Errors of the intake (a malformed form, a full disk) and of the source come out as they are.
     """
-    rooms = intake.rooms(size)
-    with next(rooms) as room:
-        first = room[: await fill(room)]
+    rooms = _blocks(BATCH_BYTES if size is None else min(size, BATCH_BYTES))
+    room = next(rooms)
+    first = room[: await fill(room)]
     if len(first) >= OFFLOAD_BYTES:
         return await _take_in_threads(intake, first, rooms, fill)
 
     def take() -> str:
-        with first:
-            intake.take(first)
+        intake.take(first)
         return intake.finish()
 
     # A few compressed bytes may stand for many.
@@ -153,8 +130,8 @@ async def _take_in_threads(
         try:
             while data and worker.error is None:
                 await worker.hand(data)
-                with next(rooms) as room:
-                    data = room[: await fill(room)]
+                room = next(rooms)
+                data = room[: await fill(room)]
         except Exception as exc:
             # Outside the task group, which would wrap it, and after the work on what has come.
             failure = exc
@@ -162,7 +139,10 @@ async def _take_in_threads(
             worker.close()
     failure = worker.error or failure
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            failure = None  # it refers to this frame, and so to the blocks
     return await offload(intake.finish)
 
 
@@ -186,10 +166,8 @@ class _Worker:
         """Work until there are no more, or until one fails: see `error`."""
         with self._receive:
             async for data in self._receive:
-                # Released at once: the thread may hold on to it, and so to the memory.
-                with data:
-                    if self.error is None:
-                        try:
-                            await offload(self._intake.take, data)
-                        except Exception as exc:
-                            self.error = exc
+                if self.error is None:
+                    try:
+                        await offload(self._intake.take, data)
+                    except Exception as exc:
+                        self.error = exc

@@ -11,6 +11,7 @@ import concurrent.futures
 import logging
 import sys
 from concurrent.futures import Future
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,8 @@ def launch(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
     status_file = StatusFile.of(launch_dict)
     if status_file is None or sys.is_finalizing():  # when no other thread runs any more
         return _run(launch_dict)
-    with status_file.lock():
+    with ExitStack() as stack:
+        stack.enter_context(status_file.lock())
         # The launcher ends one that is not well, and starts another: it is left to its judgement.
         found_before = status_file.running()
         told = _start(name, launch_dict)
@@ -43,7 +45,9 @@ def launch(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
             concurrent.futures.wait([told], LOOK_INTERVAL)
             found = status_file.running()
             if found is not None and found != found_before and status_file.answers(found):
-                told.add_done_callback(partial(_log_failure, name))
+                # Two launchers of one service would get into each other's way.
+                lock = stack.pop_all()
+                told.add_done_callback(partial(_end, name, lock))
                 return {"hostname": found.host, "port": found.port}
         return told.result()
 
@@ -71,7 +75,8 @@ def _start(name: str, launch_dict: dict[str, Any]) -> Told:
     return told
 
 
-def _log_failure(name: str, told: Told) -> None:
+def _end(name: str, lock: ExitStack, told: Told) -> None:
+    lock.close()
     # Its callers have an address; where nothing answers there any more, they notice themselves.
     error = told.exception()
     if error is not None:

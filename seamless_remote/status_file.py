@@ -62,19 +62,22 @@ class StatusFile:
         """That of the service to be launched.
 
         None where it is on another machine, where its health is asked at a port of another name
-        (a Dask scheduler's), and for a launch dict that the launcher will refuse.
+        (a Dask scheduler's), for a launch dict that the launcher will refuse, and where the
+        launcher's files have been put elsewhere.
         """
         import remote_http_launcher
 
         handshake = launch_dict.get("handshake")
         if launch_dict.get("hostname") is not None or not isinstance(handshake, str):
             return None
+        if "REMOTE_HTTP_LAUNCHER_DIR" in os.environ:
+            return None
         try:
             configuration = remote_http_launcher.Configuration.from_mapping(launch_dict)
         except remote_http_launcher.LauncherError:
             return None
-        folder = os.environ.get("REMOTE_HTTP_LAUNCHER_DIR") or "~/.remote-http-launcher"
-        path = Path(folder).expanduser() / "server" / f"{configuration.key}.json"
+        folder = Path("~/.remote-http-launcher/server").expanduser()
+        path = folder / f"{configuration.key}.json"
         return cls(path, f"/{handshake.lstrip('/')}", configuration.network_interface)
 
     def running(self) -> Running | None:

@@ -74,12 +74,16 @@ class _AsyncioWakeUp(WakeUp):
             self._timer.cancel()
 
     def _look_in(self, seconds: float, look: Look) -> None:
-        self._timer = self._future.get_loop().call_later(seconds, self._look_again, look)
+        loop = self._future.get_loop()
+        self._timer = loop.call_later(seconds, self._look_now, seconds, look)
 
-    def _look_again(self, look: Look) -> None:
-        seconds = look()
-        if seconds is not None:
-            self._look_in(seconds, look)
+    def _look_now(self, seconds: float, look: Look) -> None:
+        self._look_in(seconds, look)  # first: one that is interrupted is not the last one
+        following = look()
+        if following != seconds:
+            self._timer.cancel()
+            if following is not None:
+                self._look_in(following, look)
 
 
 class _TrioWakeUp(WakeUp):

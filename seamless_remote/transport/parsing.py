@@ -91,31 +91,7 @@ class AnswerParser:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def feed(self, data: bytes) -> None:
-        """Take in received bytes."""
-        if self.bypassed:
-            self.pass_over(len(data))
-            self._pieces.append(data)
-        else:
-            self._parse(data)
-
-    def pass_over(self, count: int) -> None:
-        """Take note of so many bytes of the body, which were received elsewhere."""
-        if self._remaining is None:
-            return
-        self._remaining -= count
-        if self._remaining < 0:
-            raise ProtocolError("the answer's body is longer than announced")
-        self.complete = self._remaining == 0
-
-    def end(self) -> None:
-        """Take in the end of the stream: ProtocolError unless the answer is complete with it."""
-        if self._until_end:
-            self.complete = True
-        if not self.complete:
-            where = "its body" if self.head_complete else "its head"
-            raise ProtocolError(f"the server closed the connection before the end of {where}")
-
-    def _parse(self, data: bytes) -> None:
+        """Take in received bytes, as long as the parser is not `bypassed`."""
         if not self.begun:
             self.begun = True
             if not data.startswith(b"H"):
@@ -137,6 +113,23 @@ class AnswerParser:
                 raise ProtocolError(f"the answer's head is longer than {MAX_HEAD} bytes")
         elif not self.complete:
             self._bypass()
+
+    def pass_over(self, count: int) -> None:
+        """Take note of so many bytes of the body, which were received elsewhere."""
+        if self._remaining is None:
+            return
+        self._remaining -= count
+        if self._remaining < 0:
+            raise ProtocolError("the answer's body is longer than announced")
+        self.complete = self._remaining == 0
+
+    def end(self) -> None:
+        """Take in the end of the stream: ProtocolError unless the answer is complete with it."""
+        if self._until_end:
+            self.complete = True
+        if not self.complete:
+            where = "its body" if self.head_complete else "its head"
+            raise ProtocolError(f"the server closed the connection before the end of {where}")
 
     def _bypass(self) -> None:
         """Leave the parser out of a long body that needs none: its bytes go on uncopied."""

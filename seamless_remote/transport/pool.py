@@ -95,8 +95,9 @@ class Pool:
         connection, if it is `safe` or if nothing of it was sent. Raises ConnectError when no
         connection comes about within the connect timeout, and when the pool is closed.
         """
-        if not request.safe:
-            # To send a safe one in vain costs its connection; to ask each time, as much as to send.
+        if request.method != "GET" or not request.safe:
+            # A question that is sent in vain costs its connection; to look each time, as much as to
+            # send one.
             await checkpoint_if_cancelled()
         if self._closed:
             raise self._closed_error()

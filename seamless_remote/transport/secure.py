@@ -104,12 +104,13 @@ class SecureClient:
             if upload is not None:
                 await upload.aclose()
         length = answer.headers.get("content-length", "")
+        announced = int(length) if length.isascii() and length.isdigit() else None
         return Response(
             answer.status_code,
             Headers(list(answer.headers.raw)),
-            int(length) if length.isascii() and length.isdigit() else None,
+            announced,
             b"",
-            _SecureBody(answer, what, self._end),
+            _SecureBody(answer, what, announced, self._end),
         )
 
     async def aclose(self) -> None:
@@ -123,9 +124,16 @@ class SecureClient:
 class _SecureBody:
     """A `BodySource` over an httpx response."""
 
-    def __init__(self, answer: httpx.Response, what: str, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        answer: httpx.Response,
+        what: str,
+        announced: int | None,
+        on_end: Callable[[], None],
+    ) -> None:
         self._answer = answer
         self._what = what
+        self._left = announced
         self._on_end = on_end
         self._pieces = answer.aiter_raw()
         self._piece = b""
@@ -133,18 +141,30 @@ class _SecureBody:
     async def receive(self, room: memoryview) -> tuple[int, bool]:
         try:
             with _mapped_errors(self._what):
-                while not self._piece:
-                    self._piece = await anext(self._pieces)
-        except StopAsyncIteration:
-            await self.aclose()
-            return 0, True
+                if not self._piece:
+                    self._piece = await self._next_piece()
+                count = min(len(self._piece), len(room))
+                room[:count] = self._piece[:count]
+                self._piece = self._piece[count:]
+                if self._left is not None:
+                    self._left -= count
+                    if self._left <= 0:
+                        # httpx keeps the connection where it has seen the end itself.
+                        await self._next_piece()
         except BaseException:
             await self.aclose()
             raise
-        count = min(len(self._piece), len(room))
-        room[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count, False
+        last = not count or self._left == 0
+        if last:
+            await self.aclose()
+        return count, last
+
+    async def _next_piece(self) -> bytes:
+        """The next bytes, b"" at the end."""
+        async for piece in self._pieces:
+            if piece:
+                return piece
+        return b""
 
     async def aclose(self) -> None:
         self._on_end()

@@ -83,3 +83,28 @@ def test_an_interrupt_in_the_middle_of_a_look_leaves_a_wait_that_can_be_cancelle
     with pytest.raises(asyncio.CancelledError):
         loop.run_until_complete(task)
     loop.close()
+
+
+def test_a_look_that_was_interrupted_is_not_the_last_one() -> None:
+    looks = 0
+
+    async def wait() -> None:
+        turn = wake_up()
+
+        def look() -> float:
+            nonlocal looks
+            looks += 1
+            if looks == 1:
+                raise KeyboardInterrupt
+            turn.set()
+            return 3600.0
+
+        await turn.wait_looking(0.001, look)
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(wait())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    loop.run_until_complete(asyncio.wait_for(task, LONG))
+    loop.close()
+    assert looks == 2

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -60,6 +61,18 @@ def test_resolve_inside_the_hosts_own_loop_does_not_deadlock(
         buffer = await buffer_remote.get_buffer(checksum)
         assert buffer is not None
         assert buffer.content == content
+
+    host.run(main)
+
+
+@pytest.mark.parametrize("size", [100, 300_000, 5_000_000])
+def test_resolve_from_a_folder_inside_the_hosts_own_loop(
+    host: Host, tmp_path: Path, size: int
+) -> None:
+    async def main() -> None:
+        use_buffers(tmp_path)
+        content = fresh(size)
+        assert put_file(tmp_path, content).resolve().content == content
 
     host.run(main)
 

@@ -8,10 +8,8 @@ import random
 
 import pytest
 
-from seamless_remote.buffer_memory import Memory
-from seamless_remote.errors import WrongBytesError
 from seamless_remote.intake import BATCH_BYTES, Fill, Intake, take_all
-from seamless_remote.nursery.offload import OFFLOAD_BYTES, offload
+from seamless_remote.nursery.offload import OFFLOAD_BYTES
 
 CONTENT = random.Random(1).randbytes(7 * BATCH_BYTES + 12345)
 
@@ -46,33 +44,9 @@ async def test_a_target_gets_every_byte_in_order_though_memory_is_used_again(
 
 
 @pytest.mark.usefixtures("anyio_backend")
-@pytest.mark.parametrize("size", SIZES)
-async def test_a_buffer_in_its_place_is_the_buffer(size: int) -> None:
-    content = CONTENT[:size]
-    memory = Memory()
-    intake = Intake(memory, None, size, memory.place(size))
-    assert await take_all(intake, giving(content), size) == checksum_of(content)
-    assert memory.content() == content
-
-
-@pytest.mark.usefixtures("anyio_backend")
-@pytest.mark.parametrize("size", SIZES)
-async def test_a_buffer_in_its_place_is_given_away_uncopied(size: int) -> None:
-    memory = Memory()
-    intake = Intake(memory, None, size, memory.place(size))
-    source = io.BytesIO(CONTENT[:size])
-
-    async def fill(room: memoryview) -> int:
-        return await offload(source.readinto, room)
-
-    await take_all(intake, fill, size)
-    assert memory.content() is memory.content()
-
-
-@pytest.mark.usefixtures("anyio_backend")
-async def test_a_buffer_that_goes_on_in_its_place_is_the_buffer() -> None:
-    memory = Memory()
-    intake = Intake(memory, None, len(CONTENT), memory.place(len(CONTENT)))
+async def test_what_came_before_a_break_is_taken_in_and_the_rest_after_it() -> None:
+    target = io.BytesIO()
+    intake = Intake(target)
     half = len(CONTENT) // 2
 
     async def broken(room: memoryview) -> int:
@@ -86,16 +60,7 @@ async def test_a_buffer_that_goes_on_in_its_place_is_the_buffer() -> None:
     assert intake.length
     rest = CONTENT[intake.length :]
     assert await take_all(intake, giving(rest), len(rest)) == checksum_of(CONTENT)
-    assert memory.content() == CONTENT
-
-
-@pytest.mark.usefixtures("anyio_backend")
-@pytest.mark.parametrize("missing", [1, BATCH_BYTES, len(CONTENT)])
-async def test_a_place_that_is_not_filled_is_no_buffer(missing: int) -> None:
-    memory = Memory()
-    intake = Intake(memory, None, len(CONTENT), memory.place(len(CONTENT)))
-    with pytest.raises(WrongBytesError, match="instead of"):
-        await take_all(intake, giving(CONTENT[:-missing]), len(CONTENT))
+    assert target.getvalue() == CONTENT
 
 
 @pytest.mark.usefixtures("anyio_backend")
@@ -115,11 +80,3 @@ async def test_an_error_of_the_target_ends_the_intake_and_comes_out_as_it_is() -
     with pytest.raises(OSError, match="no space left"):
         await take_all(Intake(Full()), counted, None)
     assert given < 7
-
-
-def test_memory_that_cannot_be_had_is_no_place() -> None:
-    memory = Memory()
-    assert memory.place(1 << 62) is None
-    assert memory.place(1 << 80) is None
-    memory.write(b"written instead")
-    assert memory.content() == b"written instead"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up_service import Answer, MadeUpService, always
@@ -15,7 +17,7 @@ from seamless import Checksum
 from services import Service
 from stored_buffers import checksum_of, compress, fresh, incompressible, path_of, put_file
 
-from seamless_remote import buffer_remote
+from seamless_remote import buffer_folder, buffer_remote
 from seamless_remote.errors import RefusedError, ServiceError
 
 pytestmark = pytest.mark.usefixtures("host")
@@ -93,6 +95,25 @@ async def test_a_damaged_compressed_file_is_logged_and_the_next_source_is_tried(
     assert checksum.hex() in caplog.text
     put_file(second_hashserver.directory, content)
     use_buffers(reader, second_hashserver)
+    assert await content_of(checksum) == content
+
+
+class _Halting(io.FileIO):
+    """A file of a file system that gives less at once than is asked for."""
+
+    def readinto(self, room: Any) -> int:
+        return super().readinto(memoryview(room)[: 1 << 19])
+
+
+async def test_a_file_that_comes_bit_by_bit_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        buffer_folder, "open", lambda file, mode, buffering: _Halting(file, mode), raising=False
+    )
+    content = incompressible(5_000_000)
+    checksum = put_file(tmp_path, content)
+    use_buffers(tmp_path)
     assert await content_of(checksum) == content
 
 

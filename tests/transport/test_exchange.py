@@ -614,12 +614,17 @@ async def test_cancelling_at_any_stage_frees_the_place_and_drops_the_connection(
     await transport.aclose()
 
 
-async def test_a_cancelled_caller_sends_nothing(serve: Serve, transport: Transport) -> None:
+@pytest.mark.parametrize(
+    "request_", [Request("GET", "/"), Request("PUT", "/"), Request("PUT", "/", safe=True)]
+)
+async def test_a_cancelled_caller_sends_nothing_that_may_change_anything(
+    request_: Request, serve: Serve, transport: Transport
+) -> None:
     server = serve()
     await (await ask(transport, server)).read(9)
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await ask(transport, server)
+        await ask(transport, server, request_)
     assert scope.cancelled_caught
     await (await ask(transport, server)).read(9)
     assert len(server.requests) == 2

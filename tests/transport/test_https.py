@@ -26,10 +26,16 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 20
 
+    def setup(self) -> None:
+        self.server.connections += 1  # type: ignore[attr-defined]
+        super().setup()
+
     def do_GET(self) -> None:
         self.server.seen.append(dict(self.headers.items()))  # type: ignore[attr-defined]
         if self.path == "/moved":
             self._answer(302, b"", ("Location", "/"))
+        elif self.path == "/nothing":
+            self._answer(200, b"")
         elif self.path == "/zipped":
             self._answer(200, ZIPPED, ("Content-Encoding", "gzip"))
         elif self.path == "/silent":
@@ -66,6 +72,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.seen: list[dict[str, str]] = []
+        self.connections = 0
         self.reached = threading.Event()
         self.released = threading.Event()
 
@@ -122,6 +129,20 @@ async def test_https_gives_raw_bodies_and_follows_no_redirect(
     assert await ask(transport, origin, Request("GET", "/moved")) == (302, b"")
     # Nothing is asked for in the caller's name.
     assert {name.lower() for name in handler.seen[0]} == {"host"}
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing"])
+async def test_https_connections_serve_again_once_the_announced_bytes_have_come(
+    server: tuple[Server, Origin], transport: Transport, path: str
+) -> None:
+    handler, origin = server
+    for _ in range(3):
+        request = Request("GET", path)
+        async with await transport.send(request, origin, lane="test", read_timeout=20) as response:
+            room = memoryview(bytearray(response.content_length or 1))
+            assert await response.fill(room) == response.content_length
+    assert handler.connections == 1
     await transport.aclose()
 
 
