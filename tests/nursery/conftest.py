@@ -12,11 +12,10 @@ from typing import Any
 
 import anyio
 import pytest
+from signals import LONG
 
 from seamless_remote import Settings
 from seamless_remote.nursery import current, process
-
-LONG = 20.0  # seconds after which a test that hangs is given up
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +56,8 @@ def threaded() -> Iterator[Callable[..., Future[Any]]]:
             except BaseException as exc:
                 future.set_exception(exc)
 
-        thread = threading.Thread(target=work, name="test")
+        # A daemon: one that hangs fails its test, and does not keep the interpreter from ending.
+        thread = threading.Thread(target=work, name="test", daemon=True)
         threads.append(thread)
         thread.start()
         return future

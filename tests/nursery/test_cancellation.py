@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio
+from signals import LONG, Signal, until
 
 from seamless_remote import Settings
 from seamless_remote.nursery import process
@@ -28,11 +29,11 @@ class Probe:
     """An operation that runs until it is cancelled, and what became of it."""
 
     def __init__(self) -> None:
-        self.started = threading.Event()
-        self.cleaning = threading.Event()
+        self.started = Signal()
+        self.cleaning = Signal()
         self.may_end = threading.Event()
         self.may_end.set()
-        self.ended = threading.Event()
+        self.ended = Signal()
         self.cancelled = False
         self.runs = 0
 
@@ -49,12 +50,6 @@ class Probe:
             raise
         finally:
             self.ended.set()
-
-
-async def until(event: threading.Event) -> None:
-    """Wait for a thread's event without a thread."""
-    while not event.is_set():  # noqa: ASYNC110 - no event tells
-        await anyio.sleep(0.001)
 
 
 @contextmanager
@@ -96,11 +91,20 @@ async def test_a_cancelled_scope_cancels_a_handed_over_call() -> None:
 @pytest.mark.anyio
 async def test_a_timeout_cancels_a_handed_over_call() -> None:
     probe = Probe()
+
+    async def call(timeout: anyio.CancelScope) -> None:
+        with timeout:
+            await process.call(probe)
+
     with hosted():
-        with pytest.raises(TimeoutError):
-            with anyio.fail_after(0.05):
-                await process.call(probe)
+        timeout = anyio.CancelScope(deadline=anyio.current_time() + 3600.0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, timeout)
+            await until(probe.started)
+            timeout.deadline = anyio.current_time()
+        assert timeout.cancelled_caught
         assert probe.ended.is_set()
+        assert probe.cancelled
 
 
 @pytest.mark.anyio
@@ -184,36 +188,26 @@ async def test_a_call_that_is_cancelled_before_it_is_taken_up_never_runs(
     elsewhere: Start, caller: str
 ) -> None:
     probe = Probe()
-    posted = threading.Event()
 
-    async def give_up() -> None:
+    async def give_up() -> int:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(process.call, probe)
-            await until(waiting)
+            await anyio.wait_all_tasks_blocked()
+            posted = len(nursery.mailbox._calls)
             tasks.cancel_scope.cancel()
-        posted.set()
+        return posted
 
     async with process.open_nursery(FOR_EVER) as nursery:
-        waiting = _HasCalls(nursery.mailbox)
-        elsewhere(give_up, backend=caller)
-        posted.wait(20)  # blocks the nursery's loop
+        given_up = elsewhere(give_up, backend=caller)
+        assert given_up.result(LONG) == 1  # blocks the nursery's loop
         while nursery.mailbox.waiting_since() is not None:
             await anyio.lowlevel.checkpoint()
     assert probe.runs == 0
 
 
-class _HasCalls(threading.Event):
-    def __init__(self, mailbox: Any) -> None:
-        super().__init__()
-        self._mailbox = mailbox
-
-    def is_set(self) -> bool:
-        return bool(self._mailbox._calls)
-
-
 @pytest.mark.anyio
 async def test_a_call_whose_caller_s_loop_is_closed_goes_on_without_it() -> None:
-    started, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    started, may_end, ended = Signal(), threading.Event(), Signal()
 
     async def operation(scope: Scope) -> str:
         started.set()
@@ -222,12 +216,14 @@ async def test_a_call_whose_caller_s_loop_is_closed_goes_on_without_it() -> None
         return "nobody hears it"
 
     with hosted():
+        nursery = process.current_nursery()
         call = process.call(operation)
         loop = asyncio.new_event_loop()
         await anyio.to_thread.run_sync(_run_until, loop, call, started)
         may_end.set()
         await until(ended)
         assert await process.call(_answer) == "here"
+        assert process.current_nursery() is nursery
 
 
 async def _answer(scope: Scope) -> str:
@@ -237,15 +233,14 @@ async def _answer(scope: Scope) -> str:
 _kept: list[Any] = []
 
 
-def _run_until(loop: asyncio.AbstractEventLoop, call: Any, started: threading.Event) -> None:
+def _run_until(loop: asyncio.AbstractEventLoop, call: Any, started: Signal) -> None:
     """Begin a call in a loop, and close the loop under it."""
 
     async def begin() -> None:
         task = asyncio.ensure_future(call)
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         _kept.append(task)
-        while not started.is_set():  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0.001)
+        await until(started)
 
     loop.run_until_complete(begin())
     loop.close()
@@ -265,12 +260,15 @@ async def test_a_call_whose_coroutine_is_closed_after_its_loop_is_cancelled() ->
 
 def test_a_cancelled_loop_inside_a_trio_task_cancels_its_call_and_waits_for_it() -> None:
     probe = Probe()
+    probe.may_end.clear()
 
     async def in_asyncio() -> None:
         task = asyncio.ensure_future(process.call(probe))
-        while not probe.started.is_set():  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(probe.started.wait, LONG)
         task.cancel()
+        assert await asyncio.to_thread(probe.cleaning.wait, LONG)
+        assert not task.done()
+        probe.may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await task
 

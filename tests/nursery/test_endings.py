@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from signals import Signal, until
 
 from seamless_remote import NurseryClosedError, Settings
 from seamless_remote.nursery import process
@@ -29,18 +30,13 @@ class Running:
     """An operation that says when it has begun, and goes on for ever or until it may end."""
 
     def __init__(self) -> None:
-        self.begun = threading.Event()
-        self.may_end = threading.Event()
+        self.begun = Signal()
+        self.may_end = Signal()
 
     async def __call__(self, scope: Scope) -> str:
         self.begun.set()
-        await until(self.may_end)
+        await self.may_end.reached()
         return "ended"
-
-
-async def until(event: threading.Event) -> None:
-    while not event.is_set():  # noqa: ASYNC110 - no event tells
-        await anyio.sleep(0.001)
 
 
 class Closing:
@@ -99,7 +95,7 @@ async def test_a_native_cancellation_of_the_block_goes_on() -> None:
     async def host() -> None:
         async with process.open_nursery():
             inside.set()
-            await asyncio.sleep(3600)
+            await anyio.sleep_forever()
 
     task = asyncio.ensure_future(host())
     await inside.wait()
@@ -184,9 +180,9 @@ async def test_host_tasks_that_outlive_the_block_are_told_that_it_ended() -> Non
 
 @pytest.mark.anyio
 async def test_cancelled_calls_clean_up_while_the_resources_are_still_there(
-    elsewhere: Start,
+    elsewhere: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = threading.Event()
+    begun = Signal()
     closed_at_clean_up: list[bool] = []
 
     async def operation(scope: Scope) -> None:
@@ -196,13 +192,16 @@ async def test_cancelled_calls_clean_up_while_the_resources_are_still_there(
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(0.01)
+                await anyio.wait_all_tasks_blocked()  # the nursery has done all it does by then
             closed_at_clean_up.append(resource.closed)
 
-    async with process.open_nursery(SHORT) as nursery:
+    async with process.open_nursery(LONG) as nursery:
         call = elsewhere(process.call, operation)
         await until(begun)
         resource = nursery._scope.has(Closing)
+        # No grace for the call, and all that it may need for its clean-up.
+        to_end, graces = nursery.calls.to_end, iter([0.0, 3600.0])
+        monkeypatch.setattr(nursery.calls, "to_end", lambda patience: to_end(next(graces)))
     with pytest.raises(NurseryClosedError):
         await wait_for(call)
     assert closed_at_clean_up == [False]
@@ -232,11 +231,6 @@ async def test_a_call_is_answered_or_returned_whenever_it_comes_to_an_ending_nur
     async def operation(scope: Scope) -> int:
         return 1
 
-    async def host(give: list[RemoteNursery], leave: threading.Event) -> None:
-        async with process.open_nursery(LONG) as nursery:
-            give.append(nursery)
-            await until(leave)
-
     async def hand_over(nursery: RemoteNursery) -> bool:
         here = mailbox_of(running_loop())
         handover = Handover(operation, (), here, nursery.mailbox)
@@ -247,25 +241,22 @@ async def test_a_call_is_answered_or_returned_whenever_it_comes_to_an_ending_nur
         assert await handover.wait(nursery.watches.of(here), 0.0)
         return handover.returned or handover.outcome() == 1
 
-    give: list[RemoteNursery] = []
-    leave, done = threading.Event(), threading.Event()
+    async def caller(nursery: RemoteNursery, calling: Signal) -> None:
+        while nursery.state is not NurseryState.CLOSED:
+            assert await hand_over(nursery)
+            calling.set()
+        for _ in range(100):
+            assert await hand_over(nursery)
 
-    async def callers() -> None:
-        await until(leave)
-        while not done.is_set():
-            assert await hand_over(give[0])
-
-    workers = [threaded(lambda: asyncio.run(callers())) for _ in range(4)]
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(host, give, leave)
-        while not give:
-            await anyio.lowlevel.checkpoint()
-        leave.set()
-        while give[0].state is not NurseryState.CLOSED:  # noqa: ASYNC110 - no event tells
-            await anyio.sleep(0.001)
-    for _ in range(50):
-        await anyio.sleep(0.001)
-    done.set()
+    async with process.open_nursery(LONG) as nursery:
+        callings = [Signal() for _ in range(4)]
+        workers = [
+            threaded(lambda calling=each: asyncio.run(caller(nursery, calling)))
+            for each in callings
+        ]
+        for calling in callings:
+            await until(calling)
+    assert nursery.state is NurseryState.CLOSED
     for worker in workers:
         await wait_for(worker)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
@@ -11,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from signals import Signal, until
 
 import seamless_remote
 from seamless_remote import NurseryOpenError, Settings
@@ -31,8 +31,9 @@ class Noting(Service):
         super().__init__(name)
         self.clients = clients
         self.running = 0
-        self.released = threading.Event()
-        self.begun = threading.Event()
+        self.released = Signal()
+        self.begun = Signal()
+        self.given_up = Signal()
         self.requests = 0
         self.failing: BaseException | None = None
         self.down: str | None = None
@@ -58,6 +59,7 @@ class Noting(Service):
 
     def mark_down(self, reason: str) -> None:
         self.down = reason
+        self.given_up.set()
 
     def client_snapshots(self) -> tuple[ClientSnapshot, ...]:
         return ()
@@ -66,11 +68,6 @@ class Noting(Service):
 async def thread_name(scope: Scope) -> str:
     await checkpoint()
     return threading.current_thread().name
-
-
-async def until(event: threading.Event) -> None:
-    while not event.is_set():  # noqa: ASYNC110 - no event tells
-        await anyio.sleep(0.001)
 
 
 def hosted_threads() -> int:
@@ -115,7 +112,7 @@ async def test_a_nursery_can_be_opened_again_and_again_in_one_loop() -> None:
 async def test_a_nursery_opened_while_the_last_one_of_its_loop_ends_hears_its_callers(
     elsewhere: Start,
 ) -> None:
-    begun, may_end = threading.Event(), threading.Event()
+    begun, may_end = Signal(), Signal()
     ending = anyio.Event()
 
     async def slow(scope: Scope) -> None:
@@ -147,7 +144,7 @@ async def test_a_host_takes_over_from_the_hosted_nursery(elsewhere: Start) -> No
     service = Noting()
     process.install(service)
     await until(service.begun)
-    begun, may_end = threading.Event(), threading.Event()
+    begun, may_end = Signal(), Signal()
 
     async def slow(scope: Scope) -> str:
         begun.set()
@@ -178,7 +175,7 @@ def test_closing_ends_the_hosted_thread_and_may_be_repeated(threaded: Start) -> 
 
 
 def test_a_second_close_waits_for_the_first(elsewhere: Start, threaded: Start) -> None:
-    begun, may_end = threading.Event(), threading.Event()
+    begun, may_end = Signal(), Signal()
 
     async def slow(scope: Scope) -> None:
         begun.set()
@@ -222,23 +219,26 @@ def test_a_call_after_a_close_opens_a_nursery_again() -> None:
 
 
 def test_calls_are_answered_while_nurseries_open_and_close_around_them(threaded: Start) -> None:
-    over = threading.Event()
+    over, answered = threading.Event(), Signal()
 
     def caller() -> int:
-        answered = 0
+        answers = 0
         while not over.is_set():
             anyio.run(process.call, thread_name)
-            answered += 1
-        return answered
+            answers += 1
+            answered.set()
+        return answers
 
     def closer() -> None:
         while not over.is_set():
             process.close()
 
     async def host() -> None:
-        for _ in range(10):
+        for number in range(10):
             async with process.open_nursery():
-                await anyio.sleep(random.random() / 100)
+                for _ in range(number % 4):
+                    answered.clear()
+                    await until(answered)
 
     callers = [threaded(caller) for _ in range(4)]
     closing = threaded(closer)
@@ -277,14 +277,22 @@ async def test_a_service_starts_in_the_host_s_nursery_and_is_swapped_by_its_name
 
 
 @pytest.mark.anyio
-async def test_a_replaced_service_has_its_grace_and_no_more(short_grace: Settings) -> None:
-    old, new = Noting(), Noting()
-    async with process.open_nursery(short_grace):
-        process.install(old)
-        await until(old.begun)
-        old.requests = 1
-        process.install(new)
-        await until(old.released)
+async def test_a_replaced_service_has_its_grace_and_no_more() -> None:
+    for grace, is_over in ((3600.0, False), (0.01, True)):
+        old, new = Noting(), Noting()
+        async with process.open_nursery(Settings(grace_period=grace)) as nursery:
+            process.install(old)
+            await until(old.begun)
+            old.requests = 1
+            process.install(new)
+            await until(new.begun)
+            if is_over:
+                await until(old.released)
+            await anyio.wait_all_tasks_blocked()
+            assert old.released.is_set() is is_over
+            assert (old.running, new.running) == (0 if is_over else 1, 1)
+            states = [each.state for each in nursery.snapshot().services]
+            assert states == (["running"] if is_over else ["running", "stopping"])
 
 
 @pytest.mark.anyio
@@ -296,7 +304,9 @@ async def test_installing_works_in_a_bare_callback_of_the_host_s_loop() -> None:
             here.call_soon(process.install, service)
         else:
             here.run_sync_soon(process.install, service)
+        assert service.running == 0
         await until(service.begun)
+        assert service.running == 1
 
 
 @pytest.mark.anyio
@@ -309,9 +319,9 @@ async def test_of_services_installed_by_many_threads_at_once_the_last_one_runs(
             await wait_for(install)
         last = current._process.services["noting"]
         assert isinstance(last, Noting)
-        with anyio.fail_after(20):
-            while [each for each in services if each.running] != [last]:  # noqa: ASYNC110
-                await anyio.sleep(0.001)
+        await until(last.begun)
+        await anyio.wait_all_tasks_blocked()
+        assert [each for each in services if each.running] == [last]
         assert last.running == 1
 
 
@@ -359,10 +369,10 @@ async def test_a_service_that_fails_too_often_is_down_and_the_calls_go_on(
     service.failing = LookupError("on purpose")
     async with process.open_nursery() as nursery:
         process.install(service)
-        while service.down is None:  # noqa: ASYNC110 - no event tells
-            await anyio.sleep(0.001)
+        await until(service.given_up)
         assert [each.state for each in nursery.snapshot().services] == ["down"]
         assert await process.call(thread_name) == threading.current_thread().name
+    assert service.down is not None
     assert "on purpose" in service.down
 
 

@@ -108,7 +108,7 @@ async def test_cancelling_the_last_one_cancels_the_work_and_waits_for_its_clean_
         tasks.start_soon(cancellable, scope, ask)
         await anyio.wait_all_tasks_blocked()
         scope.cancel()
-        await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
         assert not left.is_set()
         work.may_clean_up.set()
     assert left.is_set()
@@ -126,7 +126,7 @@ async def test_who_asks_while_cancelled_work_cleans_up_gets_work_of_its_own() ->
         tasks.start_soon(cancellable, scope, lambda: shared.join("key", dying))
         await anyio.wait_all_tasks_blocked()
         scope.cancel()
-        await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
         assert await shared.join("key", fresh) == "outcome"
         dying.may_clean_up.set()
 
