@@ -15,6 +15,7 @@ import anyio
 import pytest
 import trio
 from anyio.lowlevel import checkpoint
+from signals import LONG, Signal, until
 
 from seamless_remote import NurseryClosedError, Settings
 from seamless_remote.nursery import handover, loops, process, watch
@@ -46,6 +47,22 @@ async def fail(scope: Scope) -> None:
 async def double(scope: Scope, number: int) -> int:
     await checkpoint()
     return 2 * number
+
+
+@pytest.fixture
+def watch_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Signal], None]:
+    """Has callers watch the nursery's loop from a signal on: it might stall by chance before."""
+
+    def arrange(signal: Signal) -> None:
+        wait = watch.Watch.wait
+
+        async def wait_then(self: watch.Watch, call: watch.Watched) -> None:
+            await until(signal)
+            await wait(self, call)
+
+        monkeypatch.setattr(watch.Watch, "wait", wait_then)
+
+    return arrange
 
 
 @pytest.mark.anyio
@@ -172,10 +189,11 @@ async def test_a_helper_thread_of_a_host_that_waits_for_it_runs_the_call_itself_
 
 @pytest.mark.anyio
 async def test_a_call_that_the_nursery_began_is_repeated_where_its_loop_waits_for_it(
-    elsewhere: Start,
+    elsewhere: Start, watch_once: Callable[[Signal], None]
 ) -> None:
     runs: list[str] = []
-    begun, never = anyio.Event(), anyio.Event()
+    begun = Signal()
+    watch_once(begun)
 
     async def operation(scope: Scope) -> str:
         if isinstance(scope, LoneScope):
@@ -184,15 +202,15 @@ async def test_a_call_that_the_nursery_began_is_repeated_where_its_loop_waits_fo
         runs.append("here")
         begun.set()
         try:
-            await never.wait()
+            await anyio.sleep_forever()
         finally:
             runs.append("cancelled here")
         return "never"
 
     async with process.open_nursery(Settings(handover_patience=0.02)) as nursery:
         helper = elsewhere(process.call, operation)
-        await begun.wait()
-        assert helper.result(10) == "done"  # blocks the nursery's loop
+        await until(begun)
+        assert helper.result(LONG) == "done"  # blocks the nursery's loop
         assert runs == ["here", "alone"]
         while nursery.snapshot().calls:
             await checkpoint()
@@ -226,12 +244,13 @@ async def test_of_a_hundred_calls_that_wait_for_a_loop_that_stalls_each_runs_onc
 @pytest.mark.anyio
 @pytest.mark.parametrize("caller", ["asyncio", "trio"])
 async def test_of_a_hundred_calls_that_a_loop_had_begun_when_it_stalled_each_is_repeated_once(
-    elsewhere: Start, caller: str
+    elsewhere: Start, caller: str, watch_once: Callable[[Signal], None]
 ) -> None:
     begun: set[int] = set()
     cancelled: set[int] = set()
     repeated: list[int] = []
-    never = anyio.Event()
+    all_begun = Signal()
+    watch_once(all_begun)
 
     async def operation(scope: Scope, number: int) -> None:
         if isinstance(scope, LoneScope):
@@ -239,8 +258,10 @@ async def test_of_a_hundred_calls_that_a_loop_had_begun_when_it_stalled_each_is_
             await checkpoint()
             return
         begun.add(number)
+        if len(begun) == 100:
+            all_begun.set()
         try:
-            await never.wait()
+            await anyio.sleep_forever()
         finally:
             cancelled.add(number)
 
@@ -251,9 +272,8 @@ async def test_of_a_hundred_calls_that_a_loop_had_begun_when_it_stalled_each_is_
 
     async with process.open_nursery(Settings(handover_patience=0.02)) as nursery:
         helper = elsewhere(burst, backend=caller)
-        while len(begun) < 100:
-            await checkpoint()
-        helper.result(20)  # blocks the nursery's loop
+        await until(all_begun)
+        helper.result(LONG)  # blocks the nursery's loop
         assert sorted(repeated) == list(range(100))
         assert cancelled == set()
         while nursery.snapshot().calls:
@@ -262,9 +282,12 @@ async def test_of_a_hundred_calls_that_a_loop_had_begun_when_it_stalled_each_is_
 
 
 @pytest.mark.anyio
-async def test_a_call_that_must_not_be_repeated_is_waited_for(elsewhere: Start) -> None:
-    begun, go = anyio.Event(), anyio.Event()
+async def test_a_call_that_must_not_be_repeated_is_waited_for(
+    elsewhere: Start, watch_once: Callable[[Signal], None]
+) -> None:
+    begun, go = Signal(), anyio.Event()
     runs: list[bool] = []
+    watch_once(begun)
 
     async def operation(scope: Scope) -> str:
         runs.append(isinstance(scope, LoneScope))
@@ -277,7 +300,7 @@ async def test_a_call_that_must_not_be_repeated_is_waited_for(elsewhere: Start) 
 
     async with process.open_nursery(Settings(handover_patience=0.02)):
         helper = elsewhere(once)
-        await begun.wait()
+        await until(begun)
         concurrent.futures.wait([helper], 0.5)  # blocks the nursery's loop
         assert not helper.done()
         go.set()
@@ -395,20 +418,20 @@ _KEPT: list[Any] = []
 
 
 def test_a_call_that_runs_when_the_nursery_s_loop_is_closed_under_it_gets_an_error(
-    elsewhere: Start, monkeypatch: pytest.MonkeyPatch
+    elsewhere: Start, monkeypatch: pytest.MonkeyPatch, watch_once: Callable[[Signal], None]
 ) -> None:
     monkeypatch.setattr(watch, "LIVENESS_INTERVAL", 0.01)
-    started = threading.Event()
+    begun = Signal()
+    watch_once(begun)
 
     async def operation(scope: Scope) -> None:
-        started.set()
+        begun.set()
         await anyio.sleep_forever()
 
     async def main() -> None:
         async with process.open_nursery(Settings(handover_patience=0.01)):
-            _KEPT.append(elsewhere(process.call, operation))
-            while not started.is_set():  # noqa: ASYNC110 - no event tells
-                await anyio.sleep(0.001)
+            _KEPT.append(elsewhere(partial(process.call, operation, repeatable=False)))
+            await until(begun)
             inside.set()
             await anyio.sleep_forever()
 
@@ -420,7 +443,7 @@ def test_a_call_that_runs_when_the_nursery_s_loop_is_closed_under_it_gets_an_err
     loop.close()
     call = next(each for each in reversed(_KEPT) if isinstance(each, Future))
     with pytest.raises(NurseryClosedError, match="closed under"):
-        call.result(20)
+        call.result(LONG)
 
 
 def test_an_outcome_that_is_on_its_way_when_the_nursery_s_loop_closes_arrives() -> None:

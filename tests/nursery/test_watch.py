@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from signals import LONG
 
 from seamless_remote import Settings
+from seamless_remote.nursery import loops
 from seamless_remote.nursery import watch as watch_module
 from seamless_remote.nursery.handover import Handover
 from seamless_remote.nursery.loops import Mailbox, mailbox_of, running_loop
@@ -20,7 +24,6 @@ from seamless_remote.nursery.scope import LoneScope, Scope
 from seamless_remote.nursery.watch import Watch, Watched, Watches
 
 PATIENCE = 0.02
-LONG = 20.0
 
 
 class Loop(Mailbox):
@@ -126,7 +129,14 @@ async def test_a_loop_is_known_to_stall_when_it_has_stood_still_for_the_patience
 
 
 @pytest.mark.anyio
-async def test_a_call_that_can_do_nothing_yet_is_told_again_when_it_lasts() -> None:
+async def test_a_call_that_can_do_nothing_yet_is_told_again_when_it_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Between two looks of a busy machine, both might come true.
+    readings = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: next(readings) * PATIENCE / 8)
+    for module in (watch_module, loops):
+        monkeypatch.setattr(module, "time", clock)
     call = Call("still for long")
     with anyio.fail_after(LONG):
         await Waiting(Loop()).wait(call)
@@ -147,7 +157,8 @@ async def test_a_loop_that_turns_settles_nothing() -> None:
 
 @pytest.mark.anyio
 async def test_a_leader_that_is_cancelled_leaves_the_lead_to_those_who_wait() -> None:
-    waiting = Waiting(Loop())
+    other = Loop(turns=True)
+    waiting = Waiting(other)
     leader, followers = Call(), [Call() for _ in range(5)]
     scope = anyio.CancelScope()
     with anyio.fail_after(LONG):
@@ -161,6 +172,7 @@ async def test_a_leader_that_is_cancelled_leaves_the_lead_to_those_who_wait() ->
                 await anyio.lowlevel.checkpoint()
             assert waiting.watch._leader is leader
             scope.cancel()
+            other.turns = False
     assert leader.told == []
     assert [follower.told for follower in followers] == 5 * [["still"]]
     assert waiting.watch._leader is None
@@ -198,8 +210,9 @@ async def test_a_newcomer_does_not_wait_for_a_look_that_is_far_away(
             while not waiting.watch._next_look:
                 await anyio.lowlevel.checkpoint()
             waiting.watch._interval = 3600.0
-            while waiting.watch._next_look < time.monotonic() + 1800.0:  # noqa: ASYNC110
-                await anyio.sleep(0.001)
+            first.wake()  # the leader looks now, and next in an hour
+            while waiting.watch._next_look < time.monotonic() + 1800.0:
+                await anyio.lowlevel.checkpoint()
             other.turns = False
             await waiting.wait(newcomer)
     assert newcomer.told == ["still"]
