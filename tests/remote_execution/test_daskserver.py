@@ -9,6 +9,7 @@ import pytest
 from services import HOST, Home
 
 NESTED = """
+import json
 import seamless, seamless.config
 from seamless.transformer import delayed, direct
 
@@ -36,9 +37,9 @@ def add(left, right):
 
 if __name__ == "__main__":
     seamless.config.init()
-    assert outer(10) == 20 + 22
-    assert add(double(3), double(4)).run() == 14
+    found = {"nested": outer(10), "dependent": add(double(3), double(4)).run()}
     seamless.close()
+    print(json.dumps(found))
 """
 
 LIFE = """
@@ -107,7 +108,9 @@ def dask(home: Home) -> Home:
 
 
 def test_nested_and_dependent_transformations_run_on_dask(dask: Home) -> None:
-    dask.run(NESTED, **THEIRS)
+    program = dask.run(NESTED, **THEIRS)
+    found = json.loads(program.stdout.splitlines()[-1])
+    assert found == {"nested": 20 + 22, "dependent": 6 + 8}
 
 
 def test_the_handle_opens_once_and_closes_whatever_it_opened(dask: Home) -> None:

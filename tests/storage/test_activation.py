@@ -22,6 +22,7 @@ import seamless_remote
 from seamless_remote import Settings, buffer_remote, database_remote
 from seamless_remote.buffer_client import BufferClient
 from seamless_remote.database_client import DatabaseClient
+from seamless_remote.nursery.health import Health
 
 URL = "http://127.0.0.1:1"
 MODULES = [buffer_remote, database_remote]
@@ -200,16 +201,21 @@ def test_ensure_initialized_sync_works_in_any_thread_and_loop(
         use_buffers(shared_hashserver, nowhere)
         good, bad = buffer_remote._write_server_clients
 
-        def ensure() -> None:
-            good.ensure_initialized_sync(skip_healthcheck=skip_healthcheck)
-            if skip_healthcheck:
-                bad.ensure_initialized_sync(skip_healthcheck=True)
-            else:
-                with pytest.raises(ConnectionError, match="the healthcheck failed 5 times"):
-                    bad.ensure_initialized_sync()
+        def failure_of(client: BufferClient) -> str:
+            try:
+                client.ensure_initialized_sync(skip_healthcheck=skip_healthcheck)
+            except ConnectionError as exc:
+                return str(exc)
+            return ""
 
-        ensure()
-        await anyio.to_thread.run_sync(ensure)
+        for here in (True, False):
+            failures = [
+                failure_of(each) if here else await anyio.to_thread.run_sync(failure_of, each)
+                for each in (good, bad)
+            ]
+            assert failures[0] == ""
+            assert ("the healthcheck failed 5 times" in failures[1]) is not skip_healthcheck
+            assert skip_healthcheck or good.health.state is Health.UP
 
     host.run(main)
 
@@ -219,12 +225,14 @@ def test_a_folder_needs_no_initialization(tmp_path: Path) -> None:
     (client,) = buffer_remote._read_folders_clients
     client.ensure_initialized_sync()
     buffer_remote.ensure_initialized()
+    assert client.health.state is Health.UNKNOWN
 
 
 # From where it is called.
 
 
-async def works(service: Service, content: bytes) -> None:
+async def check_found(service: Service, content: bytes) -> None:
+    """What is in the service's folder is found by the clients in effect."""
     buffer = await buffer_remote.get_buffer(put_file(service.directory, content))
     assert buffer is not None
     assert buffer.content == content
@@ -235,9 +243,9 @@ def test_activation_works_in_the_callers_loop_and_in_a_thread_beside_it(
 ) -> None:
     async def main() -> None:
         use_buffers(shared_hashserver)
-        await works(shared_hashserver, fresh(50))
+        await check_found(shared_hashserver, fresh(50))
         await anyio.to_thread.run_sync(use_buffers, second_hashserver)
-        await works(second_hashserver, fresh(50))
+        await check_found(second_hashserver, fresh(50))
 
     host.run(main)
 
@@ -246,20 +254,20 @@ def test_activation_comes_before_the_nursery_and_goes_on_in_it(
     host: Host, shared_hashserver: Service
 ) -> None:
     use_buffers(shared_hashserver)
-    host.run(lambda: works(shared_hashserver, fresh(50)))
+    host.run(lambda: check_found(shared_hashserver, fresh(50)))
     # The nursery is gone; the clients are not.
-    host.run(lambda: works(shared_hashserver, fresh(50)))
+    host.run(lambda: check_found(shared_hashserver, fresh(50)))
 
 
 def test_activation_from_another_loop_beside_a_host(host: Host, shared_hashserver: Service) -> None:
     async def elsewhere() -> None:
         use_buffers(shared_hashserver)
-        await works(shared_hashserver, fresh(50))
+        await check_found(shared_hashserver, fresh(50))
 
     async def main() -> None:
         for backend in ("asyncio", "trio"):
             await anyio.to_thread.run_sync(lambda name=backend: anyio.run(elsewhere, backend=name))
-            await works(shared_hashserver, fresh(50))
+            await check_found(shared_hashserver, fresh(50))
 
     host.run(main)
 
@@ -288,7 +296,7 @@ def test_two_threads_activate_at_once_while_calls_are_made(
         # One of the two sets is in effect, whole.
         (client,) = buffer_remote._read_server_clients
         assert buffer_remote._write_server_clients == [client]
-        await works(services[client.url], fresh(70))
+        await check_found(services[client.url], fresh(70))
 
     host.run(main)
 
@@ -362,7 +370,7 @@ def test_leaving_the_nursery_is_not_held_against_the_services(
     async def main() -> None:
         use_buffers(shared_hashserver)
         if used:
-            await works(shared_hashserver, fresh(50))
+            await check_found(shared_hashserver, fresh(50))
 
     with caplog.at_level(logging.WARNING, "seamless_remote"):
         for _ in range(3):
@@ -374,7 +382,7 @@ def test_the_snapshot_shows_what_is_in_effect(host: Host, shared_hashserver: Ser
     async def main() -> None:
         use_buffers(shared_hashserver)
         use_databases()
-        await works(shared_hashserver, fresh(50))
+        await check_found(shared_hashserver, fresh(50))
         nursery = seamless_remote.current_nursery()
         assert nursery is not None
         snapshot = nursery.snapshot()

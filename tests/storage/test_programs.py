@@ -159,18 +159,25 @@ print(json.dumps([each.get_checksum().hex() for each in [*buffers, more, last]])
 def test_a_closed_seamless_refuses_and_a_reopened_one_works(
     host: str, home: Home, services: dict[str, str]
 ) -> None:
-    run_script(PREAMBLE + CLOSED, home=home, env=services, arguments=[host])
+    done = run_script(PREAMBLE + CLOSED, home=home, env=services, arguments=[host])
+    works = [True, True, "kept"]
+    assert json.loads(done.stdout) == [works, 6 * ["closed"], works, 6 * ["closed"], works]
 
 
 CLOSED = """
 checksum = Buffer(b"kept").get_checksum()
+found = []
 
 async def use():
-    assert await buffer_remote.write_buffer(checksum, Buffer(b"kept")) is True
-    assert await database_remote.set_transformation_result(checksum, checksum) is True
-    assert (await buffer_remote.get_buffer(checksum)).content == b"kept"
+    found.append([
+        await buffer_remote.write_buffer(checksum, Buffer(b"kept")),
+        await database_remote.set_transformation_result(checksum, checksum),
+        (await buffer_remote.get_buffer(checksum)).content.decode(),
+    ])
 
 async def refused():
+    errors = []
+    found.append(errors)
     for call in (
         buffer_remote.get_buffer(checksum),
         buffer_remote.write_buffer(checksum, Buffer(b"kept")),
@@ -180,11 +187,11 @@ async def refused():
         database_remote.set_transformation_result(checksum, checksum),
     ):
         try:
-            await call
+            outcome = await call
         except RuntimeError as exc:
-            assert "closed" in str(exc), exc
+            errors.append("closed" if "closed" in str(exc) else str(exc))
         else:
-            sys.exit("it was not refused")
+            errors.append(f"gave {outcome!r}")
 
 define()
 activate()
@@ -197,6 +204,7 @@ for _ in range(2):
     seamless.shutdown._closing = False
 run(use)
 seamless.close()
+print(json.dumps(found))
 """
 
 
