@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from leaks import watch, watch_tasks
 from services import (
     BINARIES,
+    HOST,
     Home,
     Service,
     end_processes_with,
@@ -137,6 +139,14 @@ def shared_database(
     """One database for all tests that do it no harm."""
     with start_database(tmp_path_factory.mktemp("shared") / "database") as service:
         yield service
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """A URL at which nobody listens, and nobody will."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        yield f"http://{HOST}:{taken.getsockname()[1]}"
 
 
 @pytest.fixture

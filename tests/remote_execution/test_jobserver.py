@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from jobs import COUNT, FAIL, LAST, WAIT, Relay, Submission, runs, submission, use, value_of
-from services import Service, free_port, wait_until
+from services import Service, wait_until
 
 import seamless_remote
 from seamless_remote import (
@@ -304,9 +304,9 @@ async def test_a_dead_jobserver_is_passed_over(
     shared_hashserver: Service,
     shared_database: Service,
     shared_jobserver: Service,
+    nowhere: str,
 ) -> None:
-    dead = f"http://127.0.0.1:{free_port()}"
-    use(shared_hashserver, shared_database, dead, shared_jobserver.url)
+    use(shared_hashserver, shared_database, nowhere, shared_jobserver.url)
     async with seamless_remote.open_nursery():
         for number in range(3):
             answer = await (await submission(COUNT, folder, number)).run()
@@ -336,13 +336,12 @@ async def test_a_job_goes_to_the_jobserver_with_the_fewest_in_flight(
 
 
 async def test_no_jobserver_within_reach_is_one_error_that_names_them(
-    folder: Path, shared_hashserver: Service, shared_database: Service
+    folder: Path, shared_hashserver: Service, shared_database: Service, nowhere: str
 ) -> None:
-    dead = f"http://127.0.0.1:{free_port()}"
-    use(shared_hashserver, shared_database, dead)
+    use(shared_hashserver, shared_database, nowhere)
     async with seamless_remote.open_nursery(Settings(max_tries=2)):
         job = await submission(COUNT, folder)
-        with pytest.raises(ServiceError, match=dead) as caught:
+        with pytest.raises(ServiceError, match=nowhere) as caught:
             await job.run()
     assert isinstance(caught.value, ConnectionError)
     assert runs(folder) == 0

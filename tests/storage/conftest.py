@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -112,14 +111,6 @@ def proxy() -> Iterator[Callable[[Service], CountingProxy]]:
 def made_up() -> Iterator[Callable[[Answer], MadeUpService]]:
     """Starts services that answer what they are told to."""
     yield from _closing(MadeUpService)
-
-
-@pytest.fixture
-def nowhere() -> Iterator[str]:
-    """A URL at which nobody listens, and nobody will."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def _closing(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:

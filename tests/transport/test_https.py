@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -193,13 +194,16 @@ async def test_https_failures_have_the_same_types(
 
 
 async def test_an_unknown_certificate_and_a_closed_port_are_connect_errors(
-    server: tuple[Server, Origin], transport: Transport, monkeypatch: pytest.MonkeyPatch
+    server: tuple[Server, Origin],
+    transport: Transport,
+    monkeypatch: pytest.MonkeyPatch,
+    nowhere: str,
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(ConnectError):
         await ask(transport, server[1], Request("GET", "/"))
     with pytest.raises(ConnectError):
-        await ask(transport, server[1]._replace(port=9), Request("GET", "/"))
+        await ask(transport, server[1]._replace(port=urlsplit(nowhere).port), Request("GET", "/"))
     await transport.aclose()
 
 

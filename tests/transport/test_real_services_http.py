@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import pytest
+from services import HOST, Service
 
-from seamless_remote.errors import ConnectError, ServiceError
+from seamless_remote.errors import ServiceError
 from seamless_remote.transport import Origin, Request, StreamBody, Transport
 
 pytestmark = pytest.mark.anyio
@@ -21,33 +18,11 @@ JSON = (("Content-Type", "application/json"),)
 BIG = b"0123456789abcdef" * (1 << 21)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+Starter = Callable[[], Service]
 
 
-def running(name: str, *arguments: str, port: int | None = None) -> Iterator[Origin]:
-    port = port or free_port()
-    command = [str(Path(sys.executable).with_name(name)), *arguments, "--port", str(port)]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield Origin("http", "127.0.0.1", port)
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def hashserver(tmp_path: Path) -> Iterator[Origin]:
-    yield from running("hashserver", str(tmp_path), "--writable")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Origin]:
-    yield from running(
-        "seamless-database", str(tmp_path / "seamless.db"), "--writable", "--host", "127.0.0.1"
-    )
+def origin_of(service: Service) -> Origin:
+    return Origin("http", HOST, service.port)
 
 
 async def ask(
@@ -57,21 +32,15 @@ async def ask(
     return response.status, await response.read(limit)
 
 
-async def is_up(transport: Transport, origin: Origin) -> None:
-    with anyio.fail_after(30):
-        while True:
-            try:
-                assert await ask(transport, origin, Request("GET", "/healthcheck")) == (200, b"OK")
-            except ConnectError:
-                await anyio.sleep(0.02)
-            else:
-                return
+async def check_up(transport: Transport, origin: Origin) -> None:
+    assert await ask(transport, origin, Request("GET", "/healthcheck")) == (200, b"OK")
 
 
 async def test_buffers_go_to_a_hashserver_and_come_back(
-    hashserver: Origin, transport: Transport
+    hashserver: Starter, transport: Transport
 ) -> None:
-    await is_up(transport, hashserver)
+    origin = origin_of(hashserver())
+    await check_up(transport, origin)
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(BIG), 1 << 20):
@@ -87,51 +56,54 @@ async def test_buffers_go_to_a_hashserver_and_come_back(
         for data, body in uploads:
             target = "/" + hashlib.sha256(data).hexdigest()
             put = Request("PUT", target, body=body, expect_continue=expect)
-            status, _ = await ask(transport, hashserver, put)
+            status, _ = await ask(transport, origin, put)
             # 201: it is there already, said before the body has been read.
             assert status == (201 if expect else 200)
-            assert await ask(transport, hashserver, Request("GET", target)) == (200, data)
+            assert await ask(transport, origin, Request("GET", target)) == (200, data)
     missing = Request("GET", "/" + "0" * 64)
-    assert (await ask(transport, hashserver, missing))[0] == 404
+    assert (await ask(transport, origin, missing))[0] == 404
     checksums = [hashlib.sha256(small).hexdigest(), "0" * 64]
     has = Request("GET", "/has", JSON, json.dumps(checksums).encode())
-    assert json.loads((await ask(transport, hashserver, has))[1]) == [True, False]
+    assert json.loads((await ask(transport, origin, has))[1]) == [True, False]
     refused = Request("PUT", "/" + "0" * 64, body=small)
-    assert (await ask(transport, hashserver, refused))[0] == 400
-    assert (await ask(transport, hashserver, Request("DELETE", "/nothing")))[0] == 405
+    assert (await ask(transport, origin, refused))[0] == 400
+    assert (await ask(transport, origin, Request("DELETE", "/nothing")))[0] == 405
     await transport.aclose()
 
 
 async def test_results_go_to_a_database_and_come_back(
-    database: Origin, transport: Transport
+    database: Starter, transport: Transport
 ) -> None:
-    await is_up(transport, database)
+    origin = origin_of(database())
+    await check_up(transport, origin)
     results = {f"{n:064x}": f"{n + 1:064x}" for n in range(100)}
 
     async def store_and_look_up(checksum: str, value: str) -> None:
         put = {"type": "transformation", "checksum": checksum, "value": value}
         request = Request("PUT", "/", JSON, json.dumps(put).encode())
-        assert await ask(transport, database, request) == (200, b"OK")
+        assert await ask(transport, origin, request) == (200, b"OK")
         get = {"type": "transformation", "checksum": checksum}
         request = Request("GET", "/", JSON, json.dumps(get).encode())
-        assert await ask(transport, database, request) == (200, value.encode())
+        assert await ask(transport, origin, request) == (200, value.encode())
 
     async with anyio.create_task_group() as group:
         for checksum, value in results.items():
             group.start_soon(store_and_look_up, checksum, value)
-    pool = transport.statistics().pools[database, "test"]
+    pool = transport.statistics().pools[origin, "test"]
     assert pool.idle == pool.open <= 4
     await transport.aclose()
 
 
 async def test_a_killed_service_is_an_error_and_a_restarted_one_is_found_again(
-    tmp_path: Path, transport: Transport
+    hashserver: Starter, transport: Transport
 ) -> None:
-    (tmp_path / "store").mkdir()
-    port = free_port()
+    service = hashserver()
+    origin = origin_of(service)
     for _ in range(2):
-        for origin in running("hashserver", str(tmp_path / "store"), "--writable", port=port):
-            await is_up(transport, origin)
+        await check_up(transport, origin)
+        service.kill()
         with pytest.raises(ServiceError):
-            await ask(transport, origin, Request("GET", "/healthcheck"))
+            await check_up(transport, origin)
+        service.restart()
+    await check_up(transport, origin)
     await transport.aclose()
