@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from concurrent.futures import Future
+from typing import TypeVar
 
 import anyio
 
 from seamless_remote.nursery.loops import wait_for
+
+T = TypeVar("T")
 
 LONG = 20.0  # seconds after which a test that waits in vain fails
 
@@ -33,6 +36,12 @@ class Signal(threading.Event):
         if self.is_set():
             self.set()  # it may have come before this one was in the list
         await wait_for(future)
+
+
+async def outcome_of(future: Future[T]) -> T:
+    """The outcome of a thread that has to end."""
+    with anyio.fail_after(LONG):
+        return await wait_for(future)
 
 
 async def until(signal: Signal) -> None:

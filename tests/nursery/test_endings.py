@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from signals import Signal, until
+from signals import Signal, outcome_of, until
 
 from seamless_remote import NurseryClosedError, Settings
 from seamless_remote.nursery import process
@@ -258,7 +258,7 @@ async def test_a_call_is_answered_or_returned_whenever_it_comes_to_an_ending_nur
             await until(calling)
     assert nursery.state is NurseryState.CLOSED
     for worker in workers:
-        await wait_for(worker)
+        await outcome_of(worker)
 
 
 @pytest.mark.anyio
