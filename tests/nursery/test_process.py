@@ -313,10 +313,20 @@ async def test_installing_works_in_a_bare_callback_of_the_host_s_loop() -> None:
 async def test_of_services_installed_by_many_threads_at_once_the_last_one_runs(
     threaded: Start,
 ) -> None:
+    go = threading.Event()
+
+    def install(service: Noting) -> None:
+        go.wait()
+        process.install(service)
+
     async with process.open_nursery():
-        services = [Noting() for _ in range(32)]
-        for install in [threaded(process.install, each) for each in services]:
-            await wait_for(install)
+        services = [Noting() for _ in range(33)]
+        process.install(services[0])
+        await until(services[0].begun)
+        installs = [threaded(install, each) for each in services[1:]]
+        go.set()
+        for each in installs:
+            await wait_for(each)
         last = current._process.services["noting"]
         assert isinstance(last, Noting)
         await until(last.begun)
