@@ -109,8 +109,10 @@ async def test_cancelling_the_last_one_cancels_the_work_and_waits_for_its_clean_
         await anyio.wait_all_tasks_blocked()
         scope.cancel()
         await anyio.wait_all_tasks_blocked()
-        assert not left.is_set()
+        left_too_early = left.is_set()
         work.may_clean_up.set()
+        work.may_end.set()
+    assert not left_too_early
     assert left.is_set()
     assert work.cancelled == 1
 
@@ -120,15 +122,25 @@ async def test_who_asks_while_cancelled_work_cleans_up_gets_work_of_its_own() ->
     dying, fresh = Work(), Work()
     dying.may_clean_up = anyio.Event()
     fresh.may_end.set()
+    answers: list[str] = []
+
     async with anyio.create_task_group() as tasks:
         shared = SharedWork(tasks)
         scope = anyio.CancelScope()
+
+        async def ask() -> None:
+            answers.append(await shared.join("key", fresh))
+
         tasks.start_soon(cancellable, scope, lambda: shared.join("key", dying))
         await anyio.wait_all_tasks_blocked()
         scope.cancel()
         await anyio.wait_all_tasks_blocked()
-        assert await shared.join("key", fresh) == "outcome"
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        answers_during_the_clean_up = list(answers)
         dying.may_clean_up.set()
+    assert answers_during_the_clean_up == ["outcome"]
+    assert (dying.cancelled, fresh.cancelled) == (1, 0)
 
 
 @pytest.mark.anyio
