@@ -212,8 +212,9 @@ async def test_a_call_that_the_nursery_began_is_repeated_where_its_loop_waits_fo
         await until(begun)
         assert helper.result(LONG) == "done"  # blocks the nursery's loop
         assert runs == ["here", "alone"]
-        while nursery.snapshot().calls:
-            await checkpoint()
+        with anyio.fail_after(LONG):
+            while nursery.snapshot().calls:
+                await checkpoint()
         assert runs == ["here", "alone", "cancelled here"]
 
 
@@ -276,8 +277,9 @@ async def test_of_a_hundred_calls_that_a_loop_had_begun_when_it_stalled_each_is_
         helper.result(LONG)  # blocks the nursery's loop
         assert sorted(repeated) == list(range(100))
         assert cancelled == set()
-        while nursery.snapshot().calls:
-            await checkpoint()
+        with anyio.fail_after(LONG):
+            while nursery.snapshot().calls:
+                await checkpoint()
         assert cancelled == begun
 
 
