@@ -177,17 +177,29 @@ async def _take(found: Found, target: Target, limit: int | None = None) -> tuple
     WrongBytesError: the file cannot be read or decompressed, or more than `limit` bytes come of it.
     """
     found.file.seek(0)
-    intake = Intake(target, found.encoding, limit)
     # In a loop inside a trio task there are no task groups of anyio's.
     if found.encoding is None and not inside_trio_task(running_loop()):
+        # One thread hashes, while another reads and writes, which takes as long.
+        intake = Intake(Nowhere())
 
-        async def fill(room: memoryview) -> int:
-            return await offload(_fill, found, room)
+        async def copy(room: memoryview) -> int:
+            return await offload(_copy, found, room, target)
 
-        return await take_all(intake, fill, found.size), intake.length
+        return await take_all(intake, copy, found.size), intake.length
+    intake = Intake(target, found.encoding, limit)
     while await offload(_take_batch, found, intake):
         pass
     return intake.finish(), intake.length
+
+
+def _copy(found: Found, room: memoryview, target: Target) -> int:
+    """Write the next bytes of a file to `target`, and leave them in `room`; how many (see `_fill`).
+
+    Errors of the target come out as they are.
+    """
+    count = _fill(found, room)
+    target.write(room[:count])
+    return count
 
 
 def _take_batch(found: Found, intake: Intake) -> bool:
