@@ -15,6 +15,10 @@ from .statuses import Failure, Status
 
 logger = logging.getLogger(__name__)
 
+PIECE_BYTES = 64 * 1024
+"""How much goes to a file at once: for more, Linux looks for large pieces of memory, which may take
+it several times as long as the writing."""
+
 Recovery = Callable[[str], Awaitable[bytes]]
 """Makes a buffer that no source has; a Failure says why it cannot."""
 
@@ -29,8 +33,10 @@ class Gathering:
 
     def write(self, data: bytes | memoryview) -> None:
         """Take more bytes. Failure: there is no room for them."""
+        view = memoryview(data)
         try:
-            self._file.write(data)
+            for start in range(0, len(view), PIECE_BYTES):
+                self._file.write(view[start : start + PIECE_BYTES])
         except OSError as exc:
             raise self._destination.failure(exc) from exc
         self.progress.advance(len(data))
