@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SIGNAL_PATIENCE = 0.5
+"""Seconds after which a thread that waits for another one looks for signals, at the latest."""
+
 
 class Detour(Generic[T]):
     """The call of one coroutine function, in a new asyncio loop."""
@@ -56,7 +59,9 @@ class Detour(Generic[T]):
         helper = threading.Thread(target=work, name="seamless-remote-call", daemon=True)
         try:
             helper.start()
-            helper.join()
+            while helper.is_alive():
+                # A signal that comes just before the wait does not end it, and is handled after it.
+                helper.join(SIGNAL_PATIENCE)
         except BaseException:
             self.cancel()
             raise
