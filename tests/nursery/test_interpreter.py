@@ -179,6 +179,7 @@ def test_an_interrupted_blocking_call_cancels_its_call(interpreter: Interpreter)
         PRELUDE
         + """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 ended = threading.Event()
 async def long(scope):
     os.kill(os.getpid(), signal.SIGINT)
