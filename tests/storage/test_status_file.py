@@ -126,8 +126,11 @@ def test_a_process_that_never_finishes_its_launch_is_passed_over(
 
 def test_without_a_place_for_the_lock_a_launch_goes_on(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
+    went_on = False
     with StatusFile(tmp_path / "taken" / "server" / "key.json", "/", "localhost").lock():
-        pass
+        went_on = True
+    assert went_on
+    assert [each.name for each in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_launch_at_the_end_of_the_interpreter_needs_no_other_thread(
