@@ -12,17 +12,17 @@ from typing import Any
 
 from seamless import Buffer, Checksum
 
-from .activation import Registry
-from .arguments import shown
-from .buffer_client import BufferClient, BufferLaunchedClient
+from .activation.registry import Registry
+from .validation import shown
+from .clients.buffer_store import BufferClient, BufferLaunchedClient
 from .checksums import EMPTY, checksum_hex
 from .errors import RemoteError, WrongBytesError
-from .everywhere import at_every, first_known
-from .hashing import checksum_of
-from .intake import Target
+from .activation.fan_out import at_every, first_known
+from .buffers.hashing import checksum_of
+from .buffers.ingest import Target
 from .nursery.process import call
 from .nursery.scope import Scope
-from .placement import Placement
+from .launching.placement import Placement
 
 DISABLED = False
 """Set to True, it makes `activate()` do nothing."""

@@ -6,7 +6,7 @@ import re
 
 from seamless import Checksum
 
-from .arguments import shown
+from .validation import shown
 
 CHECKSUM = re.compile(r"[0-9a-f]{64}")
 

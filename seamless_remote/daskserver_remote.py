@@ -14,8 +14,8 @@ from typing import Any
 import seamless
 
 from .errors import LaunchError, ServiceError
-from .launching import Launch, Launched
-from .placement import Placement
+from .launching.launch import Launch, Launched
+from .launching.placement import Placement
 
 logger = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 from seamless import Checksum
 
-from .activation import Registry
-from .arguments import json_object_of, shown, text_of
+from .activation.registry import Registry
+from .validation import json_object_of, shown, text_of
 from .checksums import checksum_hex
-from .database_client import DatabaseClient, DatabaseLaunchedClient
-from .everywhere import at_every, first_known
+from .clients.database import DatabaseClient, DatabaseLaunchedClient
+from .activation.fan_out import at_every, first_known
 from .nursery.process import call
 from .nursery.scope import Scope
-from .placement import Placement
+from .launching.placement import Placement
 
 logger = logging.getLogger(__name__)
 

@@ -15,17 +15,17 @@ from typing import Any, TypeVar
 import anyio
 from seamless import Checksum
 
-from .activation import Registry
+from .activation.registry import Registry
 from .checksums import checksum_hex
 from .errors import ConnectError, ServiceError
-from .everywhere import at_every
-from .jobserver_client import Job, JobserverClient, JobserverLaunchedClient
-from .nursery.health import Health
-from .nursery.loops import in_trio_task, running_loop
+from .activation.fan_out import at_every
+from .clients.jobserver import Job, JobserverClient, JobserverLaunchedClient
+from .clients.health import Health
+from .nursery.event_loops import in_trio_task, running_loop
 from .nursery.process import call, call_blocking
 from .nursery.scope import Scope
-from .placement import Placement
-from .transport import retry
+from .launching.placement import Placement
+from .clients import retry_policy as retry
 
 logger = logging.getLogger(__name__)
 

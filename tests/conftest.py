@@ -94,7 +94,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def fresh_remote() -> Iterator[None]:
     """No clients registered, no nursery open: neither before the test nor after it."""
-    from seamless_remote import activation, client
+    from seamless_remote.activation import registry as activation, client
 
     def forget() -> None:
         client.close_all_clients()

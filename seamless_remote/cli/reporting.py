@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 # What these warn of comes out as the tool's own error if it matters in the end.
-_COVERED_BY_THE_ERROR = ("seamless_remote.address", "seamless_remote.nursery.health")
+_COVERED_BY_THE_ERROR = ("seamless_remote.clients.endpoint", "seamless_remote.clients.health")
 
 
 class _Formatter(logging.Formatter):

@@ -16,7 +16,7 @@ from ..errors import NurseryClosedError
 from ..settings import Settings
 from .handover import Handover, Operation
 from .line import Line, Turn
-from .loops import running_loop
+from .event_loops import running_loop
 from .outbox import Outbox
 from .scope import Scope
 

@@ -21,8 +21,8 @@ import anyio.to_thread
 
 from ..errors import NurseryOpenError
 from ..settings import Settings, enable_debug_logging
-from .hosted import HostedNursery
-from .loops import LoopClosedError, forget_loops
+from .hosted_thread import HostedNursery
+from .event_loops import LoopClosedError, forget_loops
 from .nursery import NurseryState, RemoteNursery, run_nursery
 from .service import Service
 

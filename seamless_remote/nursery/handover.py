@@ -30,7 +30,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from ..errors import NurseryClosedError
-from .loops import LoopClosedError, Mailbox
+from .event_loops import LoopClosedError, Mailbox
 from .outbox import Outbox
 from .scope import Scope
 from .watch import Watch, Watched

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from types import TracebackType
 
 from .snapshot import LimiterSnapshot
-from .wakeup import WakeUp, wake_up
+from .waiter import WakeUp, wake_up
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from .handover import Handover
-from .wakeup import wake_up
+from .waiter import wake_up
 
 FIRST_SWEEP = 256
 """How many calls wait when those that are gone are looked for first."""

@@ -20,13 +20,13 @@ from ..settings import Settings
 from .calls import Calls
 from .handover import Handover
 from .limiter import Limiter
-from .loops import mailbox_of, running_loop, runs_task_of
+from .event_loops import mailbox_of, running_loop, runs_task_of
 from .scope import Resource, Scope
 from .service import Service
-from .sharing import SharedWork
+from .shared_work import SharedWork
 from .snapshot import NurserySnapshot, ServiceSnapshot
 from .supervision import SupervisedTask
-from .wakeup import wake_up
+from .waiter import wake_up
 from .watch import Watches
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from .loops import LoopClosedError, Mailbox
-from .wakeup import WakeUp, wake_up
+from .event_loops import LoopClosedError, Mailbox
+from .waiter import WakeUp, wake_up
 
 logger = logging.getLogger(__name__)
 

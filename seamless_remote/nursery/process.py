@@ -19,9 +19,9 @@ from .current import (
     settings,
     start_worker,
 )
-from .detour import Detour
+from .thread_call import Detour
 from .handover import Handover, Operation
-from .loops import LoopClosedError, in_trio_task, inside_trio_task, mailbox_of, running_loop
+from .event_loops import LoopClosedError, in_trio_task, inside_trio_task, mailbox_of, running_loop
 from .scope import LoneScope
 
 __all__ = [

@@ -28,8 +28,8 @@ from abc import ABC, abstractmethod
 from functools import partial
 from weakref import WeakValueDictionary
 
-from .loops import LoopClosedError, Mailbox
-from .wakeup import WakeUp, wake_up
+from .event_loops import LoopClosedError, Mailbox
+from .waiter import WakeUp, wake_up
 
 logger = logging.getLogger(__name__)
 

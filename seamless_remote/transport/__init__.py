@@ -5,12 +5,12 @@ Knows nothing of Seamless; runs on asyncio and on trio.
 
 from __future__ import annotations
 
-from .decoding import Decoder, Sink, decoder_for, suffix_encoding
+from ..buffers.decoding import Decoder, Sink, decoder_for, suffix_encoding
 from .messages import Headers, Origin, Request, Response, StreamBody, parse_url
 from .pool import Pool, PoolStatistics
-from .retry import is_transient_error, is_transient_status, pause, retry_after_seconds
+from ..clients.retry_policy import is_transient_error, is_transient_status, pause, retry_after_seconds
 from .transport import Transport, TransportStatistics
-from .wire import abandon_after_fork
+from .socket_io import abandon_after_fork
 
 __all__ = [
     "Decoder",

@@ -13,7 +13,7 @@ from seamless_remote.errors import ConnectError, ExchangeError, ProtocolError, S
 
 from .messages import Headers, Origin, Request, Response, StreamBody
 from .parsing import SMALL_BODY, AnswerParser
-from .wire import Wire, WireBroken
+from .socket_io import Wire, WireBroken
 
 T = TypeVar("T", bytes, int)
 

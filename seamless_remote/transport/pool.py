@@ -17,7 +17,7 @@ from .connection import ClosedBeforeAnswer, Connection, State
 from .dialing import dial
 from .messages import Origin, Request, Response
 from .silence import SilenceWatch
-from .wire import Traffic, Wire
+from .socket_io import Traffic, Wire
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import anyio
 
-from seamless_remote.nursery.loops import running_loop
+from seamless_remote.nursery.event_loops import running_loop
 
 
 class Watched(Protocol):

@@ -8,7 +8,7 @@ import pytest
 from fault_proxy import FaultProxy
 from services import Service
 
-from seamless_remote.transport import retry
+from seamless_remote.clients import retry_policy as retry
 
 
 @pytest.fixture(autouse=True)

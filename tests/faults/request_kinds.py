@@ -24,7 +24,7 @@ from played_answers import PlayedAnswer
 from seamless import Buffer, Checksum
 
 from seamless_remote import buffer_remote, database_remote
-from seamless_remote.nursery.health import Health
+from seamless_remote.clients.health import Health
 
 _numbers = itertools.count()
 _names = itertools.count()

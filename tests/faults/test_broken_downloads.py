@@ -21,7 +21,7 @@ from services import Service
 
 from seamless_remote import Settings, buffer_remote
 from seamless_remote.errors import ServiceError
-from seamless_remote.intake import BATCH_BYTES
+from seamless_remote.buffers.ingest import BATCH_BYTES
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 

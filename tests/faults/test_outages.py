@@ -20,7 +20,7 @@ import seamless_remote
 from seamless_remote import Settings, attempts, buffer_remote, database_remote
 from seamless_remote.client import Client
 from seamless_remote.errors import NurseryClosedError, ServiceError, ServiceTimeout
-from seamless_remote.transport.circuit import OPENS_AFTER
+from seamless_remote.clients.circuit import OPENS_AFTER
 
 CALLS = 150
 PATIENT = Settings(read_timeout=20.0, healthcheck_timeout=5.0, grace_period=0.5)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import anyio
 
-from seamless_remote.nursery.loops import wait_for
+from seamless_remote.nursery.event_loops import wait_for
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from signals import LONG, Signal, until
 
 from seamless_remote import NurseryClosedError, Settings
 from seamless_remote.nursery import handover, loops, process, watch
-from seamless_remote.nursery.hosted import THREAD_NAME
-from seamless_remote.nursery.loops import running_loop, wait_for
+from seamless_remote.nursery.hosted_thread import THREAD_NAME
+from seamless_remote.nursery.event_loops import running_loop, wait_for
 from seamless_remote.nursery.scope import LoneScope, Scope
 
 Start = Callable[..., Future[Any]]

@@ -17,7 +17,7 @@ from signals import LONG, Signal, until
 
 from seamless_remote import Settings
 from seamless_remote.nursery import process
-from seamless_remote.nursery.loops import wait_for
+from seamless_remote.nursery.event_loops import wait_for
 from seamless_remote.nursery.scope import Scope
 
 Start = Callable[..., Future[Any]]

@@ -16,7 +16,7 @@ from signals import Signal, outcome_of, until
 from seamless_remote import NurseryClosedError, Settings
 from seamless_remote.nursery import process
 from seamless_remote.nursery.handover import Handover
-from seamless_remote.nursery.loops import LoopClosedError, mailbox_of, running_loop, wait_for
+from seamless_remote.nursery.event_loops import LoopClosedError, mailbox_of, running_loop, wait_for
 from seamless_remote.nursery.nursery import NurseryState, RemoteNursery
 from seamless_remote.nursery.scope import Scope
 

@@ -19,9 +19,9 @@ from anyio.lowlevel import checkpoint
 from seamless_remote import NurseryClosedError, Settings
 from seamless_remote.nursery import process
 from seamless_remote.nursery.handover import Handover
-from seamless_remote.nursery.hosted import THREAD_NAME
+from seamless_remote.nursery.hosted_thread import THREAD_NAME
 from seamless_remote.nursery.line import FIRST_SWEEP, Line
-from seamless_remote.nursery.loops import mailbox_of, running_loop, wait_for
+from seamless_remote.nursery.event_loops import mailbox_of, running_loop, wait_for
 from seamless_remote.nursery.nursery import RemoteNursery
 from seamless_remote.nursery.scope import LoneScope, Scope
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 from anyio.lowlevel import checkpoint
 
-from seamless_remote.nursery.loops import (
+from seamless_remote.nursery.event_loops import (
     PORTION,
     LoopClosedError,
     Mailbox,

@@ -6,7 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from seamless_remote.nursery.loops import LoopClosedError, Mailbox, running_loop
+from seamless_remote.nursery.event_loops import LoopClosedError, Mailbox, running_loop
 from seamless_remote.nursery.outbox import Outbox
 
 

@@ -15,8 +15,8 @@ from signals import Signal, until
 import seamless_remote
 from seamless_remote import NurseryOpenError, Settings
 from seamless_remote.nursery import current, process
-from seamless_remote.nursery.hosted import THREAD_NAME
-from seamless_remote.nursery.loops import running_loop, wait_for
+from seamless_remote.nursery.hosted_thread import THREAD_NAME
+from seamless_remote.nursery.event_loops import running_loop, wait_for
 from seamless_remote.nursery.scope import Scope
 from seamless_remote.nursery.service import Service
 from seamless_remote.nursery.snapshot import ClientSnapshot

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from seamless_remote.nursery.sharing import SharedWork
+from seamless_remote.nursery.shared_work import SharedWork
 
 
 class Work:

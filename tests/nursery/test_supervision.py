@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from seamless_remote.nursery.health import Health, HealthRecord
+from seamless_remote.clients.health import Health, HealthRecord
 from seamless_remote.nursery.supervision import SupervisedTask
 
 

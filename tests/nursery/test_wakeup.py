@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from seamless_remote.nursery.wakeup import WakeUp, wake_up
+from seamless_remote.nursery.waiter import WakeUp, wake_up
 
 LONG = 20.0
 

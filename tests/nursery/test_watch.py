@@ -16,10 +16,10 @@ import pytest
 from signals import LONG
 
 from seamless_remote import Settings
-from seamless_remote.nursery import loops
+from seamless_remote.nursery import event_loops as loops
 from seamless_remote.nursery import watch as watch_module
 from seamless_remote.nursery.handover import Handover
-from seamless_remote.nursery.loops import Mailbox, mailbox_of, running_loop
+from seamless_remote.nursery.event_loops import Mailbox, mailbox_of, running_loop
 from seamless_remote.nursery.scope import LoneScope, Scope
 from seamless_remote.nursery.watch import Watch, Watched, Watches
 

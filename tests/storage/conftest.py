@@ -17,7 +17,7 @@ from made_up_service import Answer, MadeUpService
 from services import Home, Service, cluster_definition, start_database, start_hashserver
 
 from seamless_remote import Settings
-from seamless_remote.transport import retry
+from seamless_remote.clients import retry_policy as retry
 
 
 @pytest.fixture(params=HOSTS)

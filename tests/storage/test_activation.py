@@ -22,7 +22,7 @@ import seamless_remote
 from seamless_remote import Settings, buffer_remote, database_remote
 from seamless_remote.buffer_client import BufferClient
 from seamless_remote.database_client import DatabaseClient
-from seamless_remote.nursery.health import Health
+from seamless_remote.clients.health import Health
 
 URL = "http://127.0.0.1:1"
 MODULES = [buffer_remote, database_remote]

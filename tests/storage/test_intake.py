@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from seamless_remote.intake import BATCH_BYTES, Fill, Intake, take_all
-from seamless_remote.nursery.offload import OFFLOAD_BYTES
+from seamless_remote.buffers.ingest import BATCH_BYTES, Fill, Intake, take_all
+from seamless_remote.nursery.worker_threads import OFFLOAD_BYTES
 
 CONTENT = random.Random(1).randbytes(7 * BATCH_BYTES + 12345)
 

@@ -14,9 +14,9 @@ import remote_http_launcher
 from made_up_service import Answer, MadeUpService, always
 from services import Home
 
-from seamless_remote import status_file
-from seamless_remote.launcher import launch
-from seamless_remote.status_file import Running, StatusFile
+from seamless_remote.launching import status_file
+from seamless_remote.launching.launcher import launch
+from seamless_remote.launching.status_file import Running, StatusFile
 
 LAUNCH_DICT = {
     "workdir": "/tmp",
@@ -151,7 +151,7 @@ def test_a_launch_at_the_end_of_the_interpreter_needs_no_other_thread(
 FORKED = """
 import fcntl, os
 from pathlib import Path
-from seamless_remote.status_file import StatusFile
+from seamless_remote.launching.status_file import StatusFile
 
 file = StatusFile(Path("state/server/key.json"), "/", "localhost")
 ears, mouth = os.pipe()

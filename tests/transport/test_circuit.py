@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from seamless_remote.transport.circuit import (
+from seamless_remote.clients.circuit import (
     LONGEST_PROBE_PAUSE,
     OPENS_AFTER,
     PROBE_BASE,
@@ -15,7 +15,7 @@ from seamless_remote.transport.circuit import (
     Circuit,
     CircuitOpenError,
 )
-from seamless_remote.transport.retry import BUDGET, RetryBudget
+from seamless_remote.clients.retry_policy import BUDGET, RetryBudget
 
 
 def longest() -> float:

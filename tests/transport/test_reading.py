@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from seamless_remote.transport.reading import reading_of
+from seamless_remote.transport.readiness import reading_of
 
 pytestmark = pytest.mark.anyio
 Pair = tuple[socket.socket, socket.socket]

@@ -14,7 +14,7 @@ from seamless_remote.transport import (
     pause,
     retry_after_seconds,
 )
-from seamless_remote.transport.retry import TransientRefusal
+from seamless_remote.clients.retry_policy import TransientRefusal
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 507, 599])

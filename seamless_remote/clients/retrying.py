@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
-from .address import Endpoint
-from .errors import (
+from .endpoint import Endpoint
+from ..errors import (
     ConnectError,
     NurseryClosedError,
     RefusedError,
@@ -30,12 +30,12 @@ from .errors import (
     ServiceError,
     ServiceTimeout,
 )
-from .nursery.scope import Scope
-from .transport import retry
-from .transport.circuit import CircuitOpenError
+from ..nursery.scope import Scope
+from . import retry_policy as retry
+from .circuit import CircuitOpenError
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .base import Client
 
 logger = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from .address import LaunchedAddress
-from .arguments import name_of, shown, text_of
-from .client import Client, make_transport
-from .launching import Launched
-from .nursery import process
-from .nursery.scope import Scope
-from .nursery.service import Service
-from .nursery.snapshot import ClientSnapshot
-from .placement import Placement
+from ..clients.endpoint import LaunchedAddress
+from ..validation import name_of, shown, text_of
+from ..clients.base import Client, make_transport
+from ..launching.launch import Launched
+from ..nursery import process
+from ..nursery.scope import Scope
+from ..nursery.service import Service
+from ..nursery.snapshot import ClientSnapshot
+from ..launching.placement import Placement
 
 logger = logging.getLogger(__name__)
 

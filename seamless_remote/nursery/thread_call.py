@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from .loops import LoopClosedError, Mailbox, mailbox_of, running_loop
+from .event_loops import LoopClosedError, Mailbox, mailbox_of, running_loop
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .loops import running_loop
+from .event_loops import running_loop
 
 if TYPE_CHECKING:
     import trio

@@ -15,16 +15,16 @@ from typing import Any
 
 import anyio
 
-from .address import Address, Endpoint
-from .buffer_download import Download, Outcome, measure
-from .client import ANSWER_LIMIT, CONTROL_LANE, Client, quote
-from .errors import AnswerError, ExchangeError, RemoteError, WrongBytesError
-from .hashing import checksum_of
-from .intake import Target
-from .json_answers import json_of
-from .nursery.scope import Scope
-from .transport import retry
-from .transport.messages import Request, Response
+from .endpoint import Address, Endpoint
+from ..buffers.download import Download, Outcome, measure
+from .base import ANSWER_LIMIT, CONTROL_LANE, Client, quote
+from ..errors import AnswerError, ExchangeError, RemoteError, WrongBytesError
+from ..buffers.hashing import checksum_of
+from ..buffers.ingest import Target
+from .answers import json_of
+from ..nursery.scope import Scope
+from . import retry_policy as retry
+from ..transport.messages import Request, Response
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 from seamless_remote.errors import ConnectError, ExchangeError, ServiceError
 
-from .messages import Headers
+from ..transport.messages import Headers
 
 # RFC 9110, 15.5.9; RFC 8470; RFC 6585: the 4xx that ask for a later try.
 _TRANSIENT_REFUSALS = frozenset((408, 425, 429))

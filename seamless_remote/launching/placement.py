@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .launching import Launch, LaunchDict
+from .launch import Launch, LaunchDict
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 
-from .errors import WrongBytesError
-from .intake import BATCH_BYTES, FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
-from .nursery.loops import inside_trio_task, running_loop
-from .nursery.offload import OFFLOAD_BYTES, offload
-from .transport.decoding import suffix_encoding
+from ..errors import WrongBytesError
+from .ingest import BATCH_BYTES, FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
+from ..nursery.event_loops import inside_trio_task, running_loop
+from ..nursery.worker_threads import OFFLOAD_BYTES, offload
+from .decoding import suffix_encoding
 
 logger = logging.getLogger(__name__)
 

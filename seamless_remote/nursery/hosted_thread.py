@@ -9,7 +9,7 @@ from collections.abc import Callable
 import anyio
 
 from ..settings import Settings
-from .loops import LoopClosedError
+from .event_loops import LoopClosedError
 from .nursery import RemoteNursery, run_nursery
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from typing import Protocol
 
 import anyio
 
-from .errors import ProtocolError, WrongBytesError
-from .nursery.offload import OFFLOAD_BYTES, offload
-from .transport.decoding import decoder_for
+from ..errors import ProtocolError, WrongBytesError
+from ..nursery.worker_threads import OFFLOAD_BYTES, offload
+from .decoding import decoder_for
 
 BATCH_BYTES = 2 * 1024 * 1024
 """How much is handed to a worker thread at once."""

@@ -14,10 +14,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import LaunchError
+from ..errors import LaunchError
 from .launcher import launch
-from .nursery.loops import wait_for
-from .nursery.process import start_worker
+from ..nursery.event_loops import wait_for
+from ..nursery.process import start_worker
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from seamless_remote.errors import ServiceError
 
-from . import retry
+from . import retry_policy as retry
 
 OPENS_AFTER = 10
 """So many failures in a row, of whatever calls, open the circuit."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 
-from .errors import ServiceError, WrongBytesError
-from .intake import FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
-from .nursery.offload import offload
-from .transport.messages import Request, Response
+from ..errors import ServiceError, WrongBytesError
+from .ingest import FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
+from ..nursery.worker_threads import offload
+from ..transport.messages import Request, Response
 
 ASK_LENGTH_BYTES = FREE_BYTES // 8
 """From this size on, or of unknown size, it is asked for how many plain bytes a body stands before

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import anyio
 
-from .client import Client
-from .errors import RemoteError
+from ..clients.base import Client
+from ..errors import RemoteError
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from .nursery.process import start_worker
+from ..nursery.process import start_worker
 from .status_file import StatusFile
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import anyio
 from anyio import wait_writable
 
-from .reading import Step, reading_of
+from .readiness import Step, reading_of
 from .silence import SilenceWatch, loop_clock
 
 _live: weakref.WeakSet[Wire] = weakref.WeakSet()

@@ -8,11 +8,11 @@ from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from .errors import LaunchError
-from .launching import Launch, Launched
-from .transport.circuit import Circuit
-from .transport.messages import Origin, parse_url
-from .transport.retry import RetryBudget
+from ..errors import LaunchError
+from ..launching.launch import Launch, Launched
+from .circuit import Circuit
+from ..transport.messages import Origin, parse_url
+from .retry_policy import RetryBudget
 
 logger = logging.getLogger(__name__)
 

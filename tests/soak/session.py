@@ -25,7 +25,7 @@ import seamless
 from services import Home
 
 from seamless_remote.client import close_all_clients
-from seamless_remote.nursery.hosted import THREAD_NAME
+from seamless_remote.nursery.hosted_thread import THREAD_NAME
 
 from . import operations
 from .callers import Caller, Gate, beside, host, short_lived, synchronous

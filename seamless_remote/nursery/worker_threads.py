@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
-from .loops import inside_trio_task, running_loop
+from .event_loops import inside_trio_task, running_loop
 
 T = TypeVar("T")
 
