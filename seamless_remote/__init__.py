@@ -54,7 +54,7 @@ __all__ = [
     "open_nursery",
 ]
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 _LAZY = {
     "RemoteNursery": "nursery.nursery",

@@ -7,22 +7,24 @@ order; every buffer is verified against its checksum, and wrong bytes are never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from seamless import Buffer, Checksum
 
-from .activation.registry import Registry
-from .validation import shown
-from .clients.buffer_store import BufferClient, BufferLaunchedClient
-from .checksums import EMPTY, checksum_hex
-from .errors import RemoteError, WrongBytesError
 from .activation.fan_out import at_every, first_known
+from .activation.registry import Registry
 from .buffers.hashing import checksum_of
 from .buffers.ingest import Target
-from .nursery.process import call
-from .nursery.scope import Scope
+from .checksums import EMPTY, checksum_hex
+from .clients.buffer_store import BufferClient, BufferLaunchedClient
+from .clients.hashserver import MemoryDownload
+from .errors import RemoteError, WrongBytesError
 from .launching.placement import Placement
+from .nursery.calling import call, share
+from .nursery.calls import Call
+from .validation import shown
 
 DISABLED = False
 """Set to True, it makes `activate()` do nothing."""
@@ -43,9 +45,11 @@ def _make_launched(placement: Placement, readonly: bool) -> BufferClient:
     return BufferLaunchedClient(placement, readonly=readonly)
 
 
-_registry: Registry[BufferClient] = Registry("buffer_remote", _make_launched, _sort)
+_registry: Registry[BufferClient] = Registry(
+    "buffer_remote", _make_launched, _sort, is_disabled=lambda: DISABLED
+)
 
-
+activate = _registry.activate
 define_launched_client = _registry.define_launched_client
 ensure_initialized = _registry.ensure_initialized
 inspect_extern_clients = _registry.inspect_extern_clients
@@ -61,10 +65,10 @@ def define_extern_client(
     url: str | None = None,
     readonly: bool = True,
 ) -> None:
-    """Define a client of something that is there already, in place of an earlier one of that name.
+    """Define a client of a running service or a folder, in place of an earlier one of that name.
 
     `type_` is `"hashserver"` (with a `url`) or `"bufferfolder"` (with a `directory`, read-only).
-    TypeError for other types, ValueError where the url or directory does not fit.
+    TypeError for other types, ValueError if the url or directory does not fit.
     """
     if type_ == "hashserver":
         if url is None:
@@ -84,28 +88,6 @@ def define_extern_client(
     _registry.define_extern(name, client)
 
 
-def activate(
-    *,
-    readonly: bool = False,
-    extra_launched_clients: Iterable[Mapping[str, Any]] = (),
-    extern_clients: Iterable[str] = (),
-    no_main: bool = False,
-) -> None:
-    """Put clients in effect: the current cluster's hashserver, unless `no_main`, and the named
-    ones.
-
-    Returns when the new set is in effect; launching goes on in the background, and the first use
-    waits for it. From any thread, inside a running loop or not.
-    """
-    if not DISABLED:
-        _registry.activate(
-            readonly=readonly,
-            extra_launched_clients=extra_launched_clients,
-            extern_clients=extern_clients,
-            no_main=no_main,
-        )
-
-
 def has_read_server() -> bool:
     """Whether buffers can be read from anywhere."""
     return bool(_read_folders_clients or _read_server_clients)
@@ -117,9 +99,9 @@ def has_write_server() -> bool:
 
 
 async def get_buffer(checksum: Checksum) -> Buffer | None:
-    """The buffer with this checksum; None where no source has it.
+    """The buffer with this checksum; None if no source has it.
 
-    Concurrent calls for one buffer share one transfer. A buffer that is promised is waited for.
+    Concurrent calls of one loop for one buffer share one transfer. A promised buffer is waited for.
 
     Raises:
         ServiceError: no source has it, but not all could be asked.
@@ -134,18 +116,18 @@ async def get_buffer(checksum: Checksum) -> Buffer | None:
         if content is not None:
             return Buffer(content, checksum=Checksum(wanted))
     if servers:
-        content = await call(_get_shared, servers, wanted)
+        content = await call(f"get_buffer {wanted}", _get_shared, servers, wanted)
         if content is not None:
             return Buffer(content, checksum=Checksum(wanted))
     return None
 
 
 async def copy_buffer(checksum: Checksum, target: Target, restart: Callable[[], None]) -> bool:
-    """Write a buffer to `target` (a file) in constant memory; False where no source has it.
+    """Write a buffer to `target` (a file) in constant memory; False if no source has it.
 
     The bytes are verified once the last has been written: what is in the target counts only when
-    this has returned True. `restart` must empty the target; it is called where the bytes begin
-    anew, and where they were wrong. What a server sent before it broke off may be kept.
+    this has returned True. `restart` must empty the target; it is called when the bytes begin
+    anew, and after wrong ones. What a server sent before it broke off may be kept.
     """
     wanted = checksum_hex(checksum)
     folders, servers = tuple(_read_folders_clients), tuple(_read_server_clients)
@@ -156,11 +138,12 @@ async def copy_buffer(checksum: Checksum, target: Target, restart: Callable[[], 
             return True
     if not servers:
         return False
-    return await call(_copy_from_servers, servers, wanted, target, restart)
+    what = f"copy_buffer {wanted}"
+    return await call(what, _copy_from_servers, servers, wanted, target, restart)
 
 
 async def get_buffer_lengths(checksums: Iterable[Checksum]) -> list[int | None]:
-    """The length of each uncompressed buffer in bytes, None where unknown; in the order given."""
+    """The length of each uncompressed buffer in bytes, None if unknown; in the order given."""
     if isinstance(checksums, (str, bytes)):
         raise TypeError(f"checksums are needed, not one of them: {shown(checksums)}")
     wanted = [checksum_hex(checksum) for checksum in checksums]
@@ -176,7 +159,8 @@ async def get_buffer_lengths(checksums: Iterable[Checksum]) -> list[int | None]:
                     known[each] = length
     missing = list(dict.fromkeys(each for each in wanted if each not in known))
     if missing and servers:
-        known.update(await call(_lengths_from_servers, servers, missing))
+        what = f"get_buffer_lengths of {len(missing)} buffers"
+        known.update(await call(what, _lengths_from_servers, servers, missing))
     return [known.get(each) for each in wanted]
 
 
@@ -200,13 +184,13 @@ async def promise(checksum: Checksum) -> None:
     servers = tuple(_write_server_clients)
     _require_usable(servers, "promising a buffer")
     if servers:
-        await call(_promise_to_servers, servers, wanted)
+        await call(f"promise {wanted}", _promise_to_servers, servers, wanted)
 
 
 async def write_buffer(checksum: Checksum, buffer: Buffer) -> bool:
     """Write a buffer to every write server at once; True when it is known to be stored.
 
-    False where there is no write server. With several, one that fails is logged as long as another
+    False if there is no write server. With several, one that fails is logged as long as another
     has stored the buffer.
 
     Raises:
@@ -221,13 +205,12 @@ async def write_buffer(checksum: Checksum, buffer: Buffer) -> bool:
     if not isinstance(buffer, Buffer):
         raise TypeError(f"a Buffer is needed, not {type(buffer).__name__}")
     content = buffer.content
-    # Where the buffer does not know it yet: its own `get_checksum` keeps a cache that is not made
-    # for several threads at once.
+    # Not `buffer.get_checksum()`, whose cache is not made for several threads at once.
     known: Checksum | None = getattr(buffer, "checksum", None)
     actual = await checksum_of(content) if known is None else known.hex()
     if actual != wanted:
         raise WrongBytesError(f"the buffer has checksum {actual}, not {wanted}; it is not written")
-    return await call(_write_to_servers, servers, wanted, content)
+    return await call(f"write_buffer {wanted}", _write_to_servers, servers, wanted, content)
 
 
 def _require_usable(clients: Sequence[BufferClient], what: str) -> None:
@@ -235,28 +218,38 @@ def _require_usable(clients: Sequence[BufferClient], what: str) -> None:
         clients[0].require_usable(what)
 
 
-async def _get_shared(scope: Scope, servers: Sequence[BufferClient], checksum: str) -> bytes | None:
-    return await scope.share(
-        (checksum, servers),
-        lambda: first_known(servers, BufferClient.get_in, scope, checksum),
-    )
+def _get_shared(
+    call: Call, servers: Sequence[BufferClient], checksum: str
+) -> Awaitable[bytes | None]:
+    return share(call, (checksum, servers), partial(_transfer, servers, checksum))
+
+
+def _transfer(
+    servers: Sequence[BufferClient], checksum: str
+) -> Callable[[Call], Awaitable[bytes | None]]:
+    downloads = [server.download(checksum) for server in servers]
+
+    def run(call: Call) -> Awaitable[bytes | None]:
+        return first_known(downloads, MemoryDownload.run, call)
+
+    return run
 
 
 async def _copy_from_servers(
-    scope: Scope,
+    call: Call,
     servers: Sequence[BufferClient],
     checksum: str,
     target: Target,
     restart: Callable[[], None],
 ) -> bool:
     async def copy(client: BufferClient) -> bool | None:
-        return await client.copy_in(scope, checksum, target, restart) or None
+        return await client.copy_buffer(call, checksum, target, restart) or None
 
     return bool(await first_known(servers, copy))
 
 
 async def _lengths_from_servers(
-    scope: Scope, servers: Sequence[BufferClient], checksums: list[str]
+    call: Call, servers: Sequence[BufferClient], checksums: list[str]
 ) -> dict[str, int]:
     known: dict[str, int] = {}
     failure: RemoteError | None = None
@@ -265,7 +258,7 @@ async def _lengths_from_servers(
         if not missing:
             break
         try:
-            lengths = await client.lengths_in(scope, missing)
+            lengths = await client.get_lengths(call, missing)
         except RemoteError as exc:
             failure = failure or exc
             continue
@@ -275,11 +268,11 @@ async def _lengths_from_servers(
     return known
 
 
-async def _promise_to_servers(scope: Scope, servers: Sequence[BufferClient], checksum: str) -> None:
-    await at_every(servers, BufferClient.promise_in, scope, checksum)
+async def _promise_to_servers(call: Call, servers: Sequence[BufferClient], checksum: str) -> None:
+    await at_every(servers, BufferClient.put_promise, call, checksum)
 
 
 async def _write_to_servers(
-    scope: Scope, servers: Sequence[BufferClient], checksum: str, content: bytes
+    call: Call, servers: Sequence[BufferClient], checksum: str, content: bytes
 ) -> bool:
-    return all(await at_every(servers, BufferClient.put_in, scope, checksum, content))
+    return all(await at_every(servers, BufferClient.put_buffer, call, checksum, content))

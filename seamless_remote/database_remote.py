@@ -9,19 +9,19 @@ flight (`SEAMLESS_DATABASE_MAX_INFLIGHT`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from seamless import Checksum
 
+from .activation.fan_out import at_every, first_known
 from .activation.registry import Registry
-from .validation import json_object_of, shown, text_of
 from .checksums import checksum_hex
 from .clients.database import DatabaseClient, DatabaseLaunchedClient
-from .activation.fan_out import at_every, first_known
-from .nursery.process import call
-from .nursery.scope import Scope
 from .launching.placement import Placement
+from .nursery.calling import call
+from .nursery.calls import Call
+from .validation import json_object_of, shown, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +44,11 @@ def _make_launched(placement: Placement, readonly: bool) -> DatabaseClient:
     return DatabaseLaunchedClient(placement, readonly=readonly)
 
 
-_registry: Registry[DatabaseClient] = Registry("database_remote", _make_launched, _sort)
+_registry: Registry[DatabaseClient] = Registry(
+    "database_remote", _make_launched, _sort, is_disabled=lambda: DISABLED
+)
 
-
+activate = _registry.activate
 define_launched_client = _registry.define_launched_client
 ensure_initialized = _registry.ensure_initialized
 inspect_extern_clients = _registry.inspect_extern_clients
@@ -64,7 +66,7 @@ def define_extern_client(
 ) -> None:
     """Define a client of a running database, in place of an earlier one of that name.
 
-    `type_` is `"database"`, with a `url`. TypeError for other types or parameters, ValueError where
+    `type_` is `"database"`, with a `url`. TypeError for other types or parameters, ValueError if
     the url does not fit.
     """
     if type_ != "database":
@@ -82,27 +84,6 @@ def define_extern_client(
     _registry.define_extern(name, DatabaseClient(readonly=readonly, url=url))
 
 
-def activate(
-    *,
-    readonly: bool = False,
-    extra_launched_clients: Iterable[Mapping[str, Any]] = (),
-    extern_clients: Iterable[str] = (),
-    no_main: bool = False,
-) -> None:
-    """Put clients in effect: the current cluster's database, unless `no_main`, and the named ones.
-
-    Returns when the new set is in effect; launching goes on in the background, and the first use
-    waits for it. From any thread, inside a running loop or not.
-    """
-    if not DISABLED:
-        _registry.activate(
-            readonly=readonly,
-            extra_launched_clients=extra_launched_clients,
-            extern_clients=extern_clients,
-            no_main=no_main,
-        )
-
-
 def has_read_server() -> bool:
     """Whether results can be looked up anywhere."""
     return bool(_read_database_clients)
@@ -114,13 +95,13 @@ def has_write_server() -> bool:
 
 
 async def get_transformation_result(tf_checksum: Checksum) -> Checksum | None:
-    """The checksum of a transformation's result; None where no database knows one.
+    """The checksum of a transformation's result; None if no database knows one.
 
-    This and the other reads raise ServiceError where no database knows, but not all could be asked;
-    AnswerError or RefusedError where one gave no answer of the kind that was asked for.
+    This and the other reads raise ServiceError if no database knows but not all could be asked, and
+    AnswerError or RefusedError if one gave no proper answer.
     """
     wanted = checksum_hex(tf_checksum)
-    result = await _read("result", DatabaseClient.get_result, wanted)
+    result = await _read("look-up of a result", DatabaseClient.get_result, wanted)
     logger.debug("result of %s: %s", wanted, result)
     return None if result is None else Checksum(result)
 
@@ -128,20 +109,24 @@ async def get_transformation_result(tf_checksum: Checksum) -> Checksum | None:
 async def get_rev_transformations(result_checksum: Checksum) -> list[Checksum] | None:
     """The transformations that have this result: each once, in the order of their recording."""
     wanted = checksum_hex(result_checksum)
-    found = await _read("reverse transformation", DatabaseClient.get_rev_transformations, wanted)
+    found = await _read(
+        "look-up of reverse transformations", DatabaseClient.get_rev_transformations, wanted
+    )
     return None if found is None else [Checksum(each) for each in found]
 
 
 async def get_execution_record(tf_checksum: Checksum) -> dict[str, Any] | None:
     """The execution record of a transformation, or None."""
     wanted = checksum_hex(tf_checksum)
-    return await _read("execution record", DatabaseClient.get_execution_record, wanted)
+    return await _read(
+        "look-up of an execution record", DatabaseClient.get_execution_record, wanted
+    )
 
 
 async def get_bucket_probe(bucket_kind: str, label: str) -> dict[str, Any] | None:
     """The last probe of a bucket, or None. `bucket_kind` is `node`, `environment` and the like."""
     kind, name = text_of("the bucket kind", bucket_kind), text_of("the label", label)
-    return await _read("bucket probe", DatabaseClient.get_bucket_probe, kind, name)
+    return await _read("look-up of a bucket probe", DatabaseClient.get_bucket_probe, kind, name)
 
 
 async def get_irreproducible_records(
@@ -151,18 +136,21 @@ async def get_irreproducible_records(
     wanted = checksum_hex(tf_checksum)
     result = None if result_checksum is None else checksum_hex(result_checksum)
     return await _read(
-        "irreproducible record", DatabaseClient.get_irreproducible_records, wanted, result
+        "look-up of irreproducible records",
+        DatabaseClient.get_irreproducible_records,
+        wanted,
+        result,
     )
 
 
 async def set_transformation_result(tf_checksum: Checksum, result_checksum: Checksum) -> bool:
     """Record a transformation's result; True when it is written, False without a write server.
 
-    This and the other writes go to every writable database at once. They raise ServiceError where
-    none confirmed, and RefusedError where all refused; one that fails beside others is logged.
+    This and the other writes go to every writable database at once. They raise ServiceError if
+    none confirmed, and RefusedError if all refused; one that fails beside others is logged.
     """
     tf, result = checksum_hex(tf_checksum), checksum_hex(result_checksum)
-    written = await _write("result", DatabaseClient.set_result, tf, result)
+    written = await _write("recording of a result", DatabaseClient.set_result, tf, result)
     logger.debug("result of %s set to %s: %s", tf, result, written)
     return written
 
@@ -170,10 +158,12 @@ async def set_transformation_result(tf_checksum: Checksum, result_checksum: Chec
 async def set_execution_record(
     tf_checksum: Checksum, result_checksum: Checksum, record: Mapping[str, Any]
 ) -> bool:
-    """Record how a transformation was executed; False where another record of it is there."""
+    """Record how a transformation was executed; False if there is another one already."""
     tf, result = checksum_hex(tf_checksum), checksum_hex(result_checksum)
     value = json_object_of("the execution record", record)
-    return await _write("execution record", DatabaseClient.set_execution_record, tf, result, value)
+    return await _write(
+        "recording of an execution record", DatabaseClient.set_execution_record, tf, result, value
+    )
 
 
 async def set_bucket_probe(
@@ -189,49 +179,55 @@ async def set_bucket_probe(
     tokens = json_object_of("the freshness tokens", freshness_tokens)
     time = text_of("the time of capture", captured_at)
     return await _write(
-        "bucket probe", DatabaseClient.set_bucket_probe, kind, name, bucket, tokens, time
+        "recording of a bucket probe",
+        DatabaseClient.set_bucket_probe,
+        kind,
+        name,
+        bucket,
+        tokens,
+        time,
     )
 
 
 async def undo_transformation_result(tf_checksum: Checksum, result_checksum: Checksum) -> bool:
-    """Contest a result and remove it; False where the transformation has another result."""
+    """Contest a result and remove it; False if the transformation has another result."""
     tf, result = checksum_hex(tf_checksum), checksum_hex(result_checksum)
-    return await _write("undoing", DatabaseClient.undo_result, tf, result)
+    return await _write("undoing of a result", DatabaseClient.undo_result, tf, result)
 
 
 def _read(what: str, ask: Callable[..., Awaitable[T | None]], *args: Any) -> Awaitable[T | None]:
     clients = tuple(_read_database_clients)
     if not clients:
         return _nobody_knows()
-    clients[0].require_usable(f"the look-up of a {what}")
-    return call(_read_in, clients, ask, args, limited=True)
+    clients[0].require_usable(what)
+    return call(what, _read_from, clients, ask, args)
 
 
 async def _nobody_knows() -> None:
     return None
 
 
-def _read_in(
-    scope: Scope,
+def _read_from(
+    call: Call,
     clients: Sequence[DatabaseClient],
     ask: Callable[..., Awaitable[T | None]],
     args: tuple[Any, ...],
 ) -> Awaitable[T | None]:
-    return first_known(clients, ask, scope, *args)
+    return first_known(clients, ask, call, *args)
 
 
 async def _write(what: str, do: Callable[..., Awaitable[bool]], *args: Any) -> bool:
     clients = tuple(_write_database_clients)
     if not clients:
         return False
-    clients[0].require_usable(f"the recording of a {what}")
-    return await call(_write_in, clients, do, args, limited=True)
+    clients[0].require_usable(what)
+    return await call(what, _write_to, clients, do, args)
 
 
-async def _write_in(
-    scope: Scope,
+async def _write_to(
+    call: Call,
     clients: Sequence[DatabaseClient],
     do: Callable[..., Awaitable[bool]],
     args: tuple[Any, ...],
 ) -> bool:
-    return all(await at_every(clients, do, scope, *args))
+    return all(await at_every(clients, do, call, *args))

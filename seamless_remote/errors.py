@@ -1,52 +1,52 @@
-"""The errors of seamless-remote, one small hierarchy.
+"""The errors of seamless-remote: one small hierarchy, importable from the top of the package.
 
-What concerns reaching a service is a `ConnectionError` as well, because the Seamless packages treat
-`OSError`, `ConnectionError` and `TimeoutError` as "the service is away" and anything else as final.
+Failing to reach a service is always a `ConnectionError` too. The Seamless packages take `OSError`,
+`ConnectionError` and `TimeoutError` to mean "the service is away" and anything else to be final.
 """
 
 from __future__ import annotations
 
 
 class RemoteError(Exception):
-    """The base of every error that seamless-remote raises by a name of its own."""
+    """Base class of the errors defined by seamless-remote."""
 
 
 class ServiceError(RemoteError, ConnectionError):
-    """A service could not be reached, or broke off before it had answered."""
+    """The service could not be reached, or broke off before it had answered."""
 
 
 class ConnectError(ServiceError):
-    """No connection came about: the request was never sent."""
+    """The connection could not be established; nothing of the request was sent."""
 
 
 class ExchangeError(ServiceError):
-    """A connection broke while a request was under way: whether the service acted is not known."""
+    """The connection broke during a request. The service may or may not have acted on it."""
 
 
 class ProtocolError(ExchangeError):
-    """What came back is not an HTTP/1.1 answer of the announced shape."""
+    """The response is not valid HTTP/1.1, or its body does not match its headers."""
 
 
 class ServiceTimeout(ExchangeError, TimeoutError):
-    """A service stayed silent for longer than its timeout."""
+    """The service sent nothing for longer than the timeout."""
 
 
 class LaunchError(ServiceError):
-    """A service could not be started, or its launcher could not find it running."""
+    """The service could not be launched, or the launcher could not find it running."""
 
 
 class NurseryClosedError(ServiceError):
-    """The remote nursery ended while this call was running in it."""
+    """The remote nursery was closed while this call was running in it."""
 
 
 class NurseryOpenError(RemoteError, RuntimeError):
-    """A host's remote nursery is open already; there is one at a time in a process."""
+    """A host already has a remote nursery open; a process has one at a time."""
 
 
 class RefusedError(RemoteError):
-    """A service answered, and its answer is a permanent refusal (a 4xx that no retry can change).
+    """The service refused the request for good (a 4xx status that retrying cannot change).
 
-    `status` is the HTTP status code, `text` what the service said.
+    `status` is the HTTP status code, `text` the body of the response.
     """
 
     def __init__(self, message: str, *, status: int, text: str) -> None:
@@ -56,23 +56,24 @@ class RefusedError(RemoteError):
 
 
 class AnswerError(RemoteError):
-    """A service answered 200, with something that its protocol does not allow there."""
+    """The service answered 200 with a body that its protocol does not allow."""
 
 
 class WrongBytesError(RemoteError, ValueError):
-    """Bytes that do not have the checksum under which they were offered."""
+    """The bytes do not match their checksum, or cannot be decoded to a buffer that does."""
 
 
 class TransformationError(RemoteError, RuntimeError):
-    """A transformation ended at the jobserver without a result: the user's code failed."""
+    """The transformation failed at the jobserver: the user's code raised an error."""
 
 
 class TransformationCanceledError(TransformationError):
-    """A transformation was canceled at the jobserver."""
+    """The transformation was canceled at the jobserver."""
 
 
 class ClientRestartRequiredError(ServiceError):
-    """A client is tied to a process that is gone, such as a launched service of a forked parent.
+    """The client belongs to a process that is gone, such as the parent of a forked process.
 
-    The jobserver submits a transformation anew when a worker's failure carries this name.
+    seamless-jobserver looks for this class name in the error text of a failed job, and if it finds
+    it, runs the job once more.
     """

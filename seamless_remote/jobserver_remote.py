@@ -6,26 +6,29 @@ goes to the one with the fewest jobs in flight that can be reached.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import random
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import anyio
 from seamless import Checksum
 
+from .activation.fan_out import at_every
 from .activation.registry import Registry
 from .checksums import checksum_hex
-from .errors import ConnectError, ServiceError
-from .activation.fan_out import at_every
-from .clients.jobserver import Job, JobserverClient, JobserverLaunchedClient
+from .clients import retry_policy
 from .clients.health import Health
-from .nursery.event_loops import in_trio_task, running_loop
-from .nursery.process import call, call_blocking
-from .nursery.scope import Scope
+from .clients.jobserver import Job, JobserverClient, JobserverLaunchedClient
+from .clients.retrying import PATIENCE
+from .errors import ConnectError, LaunchError, ServiceError
 from .launching.placement import Placement
-from .clients import retry_policy as retry
+from .nursery.calling import call, call_blocking
+from .nursery.calls import Call
+from .nursery.event_loops import in_trio_task, running_loop
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,9 @@ T = TypeVar("T")
 
 DISABLED = False
 """Set to True, it makes `activate()` do nothing."""
+
+LONGEST_PAUSE = 2.0
+"""Seconds between two rounds of all jobservers, at most."""
 
 STATUSES = ("running", "canceled", "failed", "done")
 """What a jobserver says of a job, the most telling first; the rest is `not-running`."""
@@ -47,7 +53,7 @@ def _sort(clients: Sequence[JobserverClient]) -> None:
 
 
 _registry: Registry[JobserverClient] = Registry(
-    "jobserver_remote", _make_launched, _sort, substages=True
+    "jobserver_remote", _make_launched, _sort, is_disabled=lambda: DISABLED, substages=True
 )
 
 ensure_initialized = _registry.ensure_initialized
@@ -69,7 +75,7 @@ def define_launched_client(
 def define_extern_client(name: str, type_: str, *, url: str | None = None) -> None:
     """Define a client of a running jobserver, in place of an earlier one of that name.
 
-    `type_` is `"jobserver"`. TypeError for another type, ValueError where the url does not fit.
+    `type_` is `"jobserver"`. TypeError for another type, ValueError if the url does not fit.
     """
     if type_ != "jobserver":
         raise TypeError(
@@ -111,8 +117,8 @@ async def run_transformation(
     """Run a transformation at a jobserver, however long it takes, and give its result.
 
     A dict with `result_checksum` (a Checksum) or `remote_job_written`, and `record_runtime`; from
-    an older server a Checksum or the remote-job text. The user's code runs once; only where the
-    connection or the server is lost in mid-job it may run a second time, which is logged.
+    an older server a Checksum or the remote-job text. The user's code runs once. Only if the
+    connection or the server is lost in mid-job may it run a second time, which is logged.
 
     Cancelling it asks the server to cancel the job, then the cancellation goes on.
 
@@ -136,35 +142,38 @@ async def run_transformation(
         "record": get_record_mode(),
     }
     job = Job(checksum, json.dumps(payload).encode())
-    return await call(_run_somewhere, clients, job, repeatable=False)
+    return await call(f"job {checksum}", _run_somewhere, clients, job)
 
 
 async def cancel_transformation_async(tf_checksum: Checksum) -> bool:
-    """Cancel a transformation at all jobservers; True where one had it."""
-    clients = _clients("canceling a transformation")
-    return await call(_cancel_everywhere, clients, checksum_hex(tf_checksum))
+    """Cancel a transformation at all jobservers; True if one had it."""
+    return await call("canceling a job", _cancel_everywhere, *_asked("canceling", tf_checksum))
 
 
 async def transformation_status_async(tf_checksum: Checksum) -> str:
     """What the jobservers say of a transformation: `running`, `canceled`, `failed`, `done`, or
-    `not-running` where none knows it.
+    `not-running` if none knows it.
     """
-    clients = _clients("asking for the status of a transformation")
-    return await call(_status_anywhere, clients, checksum_hex(tf_checksum))
+    return await call("status of a job", _status_anywhere, *_asked("the status of", tf_checksum))
 
 
 def cancel_transformation(tf_checksum: Checksum) -> bool:
     """`cancel_transformation_async` for synchronous code. RuntimeError inside a running loop."""
     _require_no_loop("cancel_transformation")
-    clients = _clients("canceling a transformation")
-    return call_blocking(_cancel_everywhere, clients, checksum_hex(tf_checksum))
+    asked = _asked("canceling", tf_checksum)
+    return call_blocking("canceling a job", _cancel_everywhere, *asked)
 
 
 def transformation_status(tf_checksum: Checksum) -> str:
     """`transformation_status_async` for synchronous code. RuntimeError inside a running loop."""
     _require_no_loop("transformation_status")
-    clients = _clients("asking for the status of a transformation")
-    return call_blocking(_status_anywhere, clients, checksum_hex(tf_checksum))
+    asked = _asked("the status of", tf_checksum)
+    return call_blocking("status of a job", _status_anywhere, *asked)
+
+
+def _asked(what: str, tf_checksum: Checksum) -> tuple[tuple[JobserverClient, ...], str]:
+    """The clients, and the checksum that they are asked about."""
+    return _clients(f"{what} a transformation"), checksum_hex(tf_checksum)
 
 
 def _clients(what: str) -> tuple[JobserverClient, ...]:
@@ -188,31 +197,40 @@ def _by_load(client: JobserverClient) -> tuple[bool, int]:
     return client.health.state is Health.DOWN, client.in_flight
 
 
-async def _run_somewhere(scope: Scope, clients: Sequence[JobserverClient], job: Job) -> Any:
-    """Run a job at the first server that takes it; those that cannot be reached are passed over."""
-    for round_ in range(1, scope.settings.max_tries + 1):
+async def _run_somewhere(call: Call, clients: Sequence[JobserverClient], job: Job) -> Any:
+    """Run a job at the first server that takes it; those that cannot be reached are passed over.
+
+    A server that was launched before and cannot be launched now is given `PATIENCE` to come back.
+    """
+    started = time.monotonic()
+    for round_ in itertools.count(1):
+        patience = 0.0
         for client in sorted(clients, key=_by_load):
             try:
-                return await client.run(scope, job)
-            except ConnectError as exc:
+                return await client.run(call, job)
+            except (ConnectError, LaunchError) as exc:
+                if isinstance(exc, LaunchError):
+                    if not client.address.has_run:
+                        raise
+                    patience = PATIENCE
                 failure: ServiceError = exc
                 client.health.failure(exc)
-                logger.info("jobserver at %s cannot be reached: %s", client.url, exc)
-        if round_ < scope.settings.max_tries:
-            await anyio.sleep(retry.pause(round_, random.random))
-    urls = ", ".join(str(client.url) for client in clients)
+                logger.info("%s cannot be reached: %s", client.describe(), exc)
+        if round_ >= call.settings.max_tries and time.monotonic() - started >= patience:
+            break
+        call.waits_for = f"the next try to reach a jobserver: {failure}"
+        await anyio.sleep(retry_policy.pause(round_, random.random, cap=LONGEST_PAUSE))
+    tried = ", ".join(client.describe() for client in clients)
     raise ServiceError(
-        f"no jobserver takes job {job.checksum}: {urls} tried {round_} times each; "
+        f"no jobserver takes job {job.checksum}: {tried}, tried {round_} times each; "
         f"last: {failure}. Is the service running, and can this machine reach it?"
     ) from failure
 
 
-async def _cancel_everywhere(
-    scope: Scope, clients: Sequence[JobserverClient], checksum: str
-) -> bool:
-    return any(await at_every(clients, JobserverClient.cancel, scope, checksum))
+async def _cancel_everywhere(call: Call, clients: Sequence[JobserverClient], checksum: str) -> bool:
+    return any(await at_every(clients, JobserverClient.cancel, call, checksum))
 
 
-async def _status_anywhere(scope: Scope, clients: Sequence[JobserverClient], checksum: str) -> str:
-    found = await at_every(clients, JobserverClient.status, scope, checksum)
+async def _status_anywhere(call: Call, clients: Sequence[JobserverClient], checksum: str) -> str:
+    found = await at_every(clients, JobserverClient.get_status, call, checksum)
     return next((status for status in STATUSES if status in found), "not-running")

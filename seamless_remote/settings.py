@@ -1,6 +1,6 @@
-"""Settings: every environment variable of the package, read once into a frozen, typed object.
+"""The package's settings: a frozen, typed object, read from the environment.
 
-A malformed value never ends the program: it is logged with its name and with what is used instead.
+A malformed variable never raises: it is logged, and the default is used.
 """
 
 from __future__ import annotations
@@ -20,31 +20,46 @@ _FALSE = ("0", "false", "no", "off", "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What can be tuned. Times are in seconds; None means no limit.
+    """Timeouts, bounds and switches. Times are in seconds; a timeout of None means no timeout.
 
-    The first eight fields have an environment variable each (see `from_environment`); the others
-    are for hosts that open a nursery with settings of their own.
+    Each of the first nine fields has an environment variable (see `from_environment`). The others
+    can only be set by a host that passes its own settings to `open_nursery`.
     """
 
     connect_timeout: float | None = 10.0
+    """To establish one connection."""
     read_timeout: float | None = 1200.0
+    """How long a service may stay silent during a request. Long, because a hashserver hashes the
+    whole file before it sends the first byte."""
     total_timeout: float | None = None
+    """One call to one service, retries included."""
     healthcheck_timeout: float | None = 10.0
+    """One ping."""
     database_max_inflight: int = 30
+    """Database requests in flight at once in this process; 0 means unbounded."""
     allow_in_worker: bool = False
+    """Allow remote clients in Seamless worker processes."""
     debug_database: bool = False
+    """Log at level DEBUG what `database_remote` does."""
     debug_connections: bool = False
+    """Log at level DEBUG what happens to connections."""
+    proxy: str | None = None
+    """The URL of an HTTP proxy to all services but those of this machine; None: no proxy."""
 
     keepalive_interval: float = 30.0
-    handover_patience: float = 0.1
+    """Between two pings of a client in use. Services exit after 600 seconds without a request."""
     grace_period: float = 5.0
+    """How long calls in flight may take to finish when a nursery closes."""
     max_connections: int = 32
+    """Connections to one service at once, in each lane."""
     idle_connection_lifetime: float = 60.0
+    """An idle connection is closed after this time."""
     max_tries: int = 5
+    """Attempts of one call, the first included."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings from `environ` (the process's own by default)."""
+        """Read the settings from `environ`, by default the environment of this process."""
         read = _Reader(os.environ if environ is None else environ)
         default = cls()
         return cls(
@@ -62,17 +77,18 @@ class Settings:
             allow_in_worker=read.flag("SEAMLESS_ALLOW_REMOTE_CLIENTS_IN_WORKER"),
             debug_database=read.flag("SEAMLESS_DEBUG_REMOTE_DB"),
             debug_connections=read.flag("SEAMLESS_CLIENT_DEBUG"),
+            proxy=read.text("SEAMLESS_REMOTE_PROXY"),
         )
 
 
 class _Reader:
-    """Reads values of a kind from an environment, and logs those that are malformed."""
+    """Parses environment variables; logs a malformed one and returns its default."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
 
     def timeout(self, name: str, default: float | None) -> float | None:
-        """Seconds; `none`, `off`, `false`, an empty string and numbers <= 0 mean no timeout."""
+        """Seconds. `none`, `off`, `false`, an empty string and numbers <= 0 mean no timeout."""
         text = self._environ.get(name)
         if text is None:
             return default
@@ -88,7 +104,7 @@ class _Reader:
         return seconds if 0 < seconds < math.inf else None
 
     def count(self, name: str, default: int) -> int:
-        """A whole number, 0 or more; 0 means no bound."""
+        """An integer, 0 or more. 0 means unbounded."""
         text = self._environ.get(name)
         if text is None:
             return default
@@ -97,19 +113,23 @@ class _Reader:
         except ValueError:
             number = -1
         if number < 0:
-            self._malformed(name, text, "a whole number, 0 or more", default)
+            self._malformed(name, text, "an integer >= 0", default)
             return default
         return number
 
     def flag(self, name: str) -> bool:
-        """1, true, yes or on; unset, 0, false, no or off."""
+        """True for 1, true, yes, on; False for 0, false, no, off, empty or unset."""
         text = self._environ.get(name, "")
         word = text.strip().lower()
         if word in _TRUE:
             return True
         if word not in _FALSE:
-            self._malformed(name, text, "one of 1, true, yes, 0, false, no", False)
+            self._malformed(name, text, "one of 1, true, yes, on, 0, false, no, off", False)
         return False
+
+    def text(self, name: str) -> str | None:
+        """The value without blanks around it; None if it is empty or unset."""
+        return self._environ.get(name, "").strip() or None
 
     @staticmethod
     def _malformed(name: str, text: str, wanted: str, used: object) -> None:
@@ -117,7 +137,10 @@ class _Reader:
 
 
 def enable_debug_logging(settings: Settings) -> None:
-    """Let the loggers that the debug variables name log everything, to stderr if nowhere else."""
+    """Set the loggers selected by the debug settings to DEBUG.
+
+    A logger that no handler would serve gets one for standard error.
+    """
     wanted = {
         "seamless_remote.database_remote": settings.debug_database,
         "seamless_remote.transport": settings.debug_connections,

@@ -8,23 +8,29 @@ from typing import Any, TypeVar
 
 import anyio
 
-from ..clients.base import Client
 from ..errors import RemoteError
 
 logger = logging.getLogger(__name__)
 
-C = TypeVar("C", bound=Client)
+C = TypeVar("C")
 T = TypeVar("T")
 
 
-async def first_known(
+def first_known(
     clients: Sequence[C], ask: Callable[..., Awaitable[T | None]], *args: Any
-) -> T | None:
-    """The first answer of `ask(client, *args)` that is not None, in order; None where nobody knows.
+) -> Awaitable[T | None]:
+    """The first answer of `ask(client, *args)` that is not None, in order; None if nobody knows.
 
-    Where nobody knows, but not everybody gave an answer that makes sense, the first error is
-    raised: a ServiceError, RefusedError or AnswerError.
+    If no client knows and at least one failed, raise the first failure: a ServiceError,
+    RefusedError or AnswerError.
     """
+    # Nearly always there is one: it needs no frame of its own under each call that waits.
+    return ask(clients[0], *args) if len(clients) == 1 else _first_of_several(clients, ask, args)
+
+
+async def _first_of_several(
+    clients: Sequence[C], ask: Callable[..., Awaitable[T | None]], args: tuple[Any, ...]
+) -> T | None:
     failure: RemoteError | None = None
     for client in clients:
         try:
@@ -41,27 +47,30 @@ async def first_known(
 
 
 async def at_every(clients: Sequence[C], do: Callable[..., Awaitable[T]], *args: Any) -> list[T]:
-    """Await `do(client, *args)` for all at once; the outcomes of those where it succeeded.
+    """Await `do(client, *args)` for all at once; the outcomes of those that succeeded.
 
-    All are tried to their end. Where one fails and another does not, the failure is logged; where
-    all fail, the first failure is raised.
+    All are tried to their end. If some fail, their failures are logged; if all fail, the first
+    failure is raised. So is any error that is no RemoteError.
     """
     if len(clients) == 1:
         return [await do(clients[0], *args)]
     outcomes: list[T] = []
     failures: list[RemoteError] = []
+    faults: list[Exception] = []
 
     async def attempt(client: C) -> None:
         try:
             outcomes.append(await do(client, *args))
         except RemoteError as exc:
             failures.append(exc)
+        except Exception as exc:
+            faults.append(exc)
 
     async with anyio.create_task_group() as task_group:
         for client in clients:
             task_group.start_soon(attempt, client)
-    if not outcomes:
-        raise failures[0]
+    if faults or not outcomes:
+        raise [*faults, *failures][0]
     for failure in failures:
         logger.error("%s (it succeeded elsewhere)", failure)
     return outcomes

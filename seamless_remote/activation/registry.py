@@ -1,4 +1,4 @@
-"""What the three activation modules share: the clients that are registered, and those in effect.
+"""The registered clients of each activation module, and the set that is in effect.
 
 This is the one place that holds registered clients. A change of stage swaps the set in effect; a
 client that is in both sets stays the same object and keeps its connections.
@@ -6,25 +6,20 @@ client that is in both sets stays the same object and keeps its connections.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-import anyio
-
+# `seamless.close()` looks for `seamless_remote.client` among the imported modules.
+from .. import client as _client  # noqa: F401
+from ..clients.base import Client
 from ..clients.endpoint import LaunchedAddress
-from ..validation import name_of, shown, text_of
-from ..clients.base import Client, make_transport
 from ..launching.launch import Launched
-from ..nursery import process
-from ..nursery.scope import Scope
-from ..nursery.service import Service
-from ..nursery.snapshot import ClientSnapshot
 from ..launching.placement import Placement
-
-logger = logging.getLogger(__name__)
+from ..nursery import process
+from ..validation import name_of, shown, text_of
+from .keepalive import ClientSet
 
 C = TypeVar("C", bound=Client)
 
@@ -35,49 +30,13 @@ DESCRIPTION_KEYS = ("readonly", "cluster", "project", "subproject", "stage", "su
 """What the description of an extra launched client may hold."""
 
 
-class ClientSet(Service):
-    """The clients of one activation, as a service of the nursery: it keeps them alive."""
-
-    def __init__(self, name: str, clients: Sequence[Client]) -> None:
-        super().__init__(name)
-        self.clients = tuple(clients)
-
-    def idle(self) -> bool:
-        return not self.clients
-
-    async def run(self, scope: Scope) -> None:
-        """Ping every client now and then, all at once; the services end themselves when idle."""
-        while True:
-            async with anyio.create_task_group() as task_group:
-                for client in self.clients:
-                    task_group.start_soon(client.keep_alive, scope)
-            await anyio.sleep(scope.settings.keepalive_interval)
-
-    def in_flight(self) -> int:
-        return sum(client.in_flight for client in self.clients)
-
-    def release(self, scope: Scope, remaining: Collection[Service]) -> None:
-        transport = scope.has(make_transport)
-        if transport is None:
-            return
-        kept = [each for each in remaining if isinstance(each, ClientSet)]
-        endpoints = (client.address.current() for each in kept for client in each.clients)
-        transport.release({endpoint.origin for endpoint in endpoints if endpoint is not None})
-
-    def mark_down(self, reason: str) -> None:
-        for client in self.clients:
-            client.health.mark_down(reason)
-
-    def client_snapshots(self) -> tuple[ClientSnapshot, ...]:
-        return tuple(client.snapshot() for client in self.clients)
-
-
 class Registry(Generic[C]):
     """The clients of one activation module: defined ones, and the set that is in effect.
 
     Its public methods are the module's functions of the same names. Any thread may call them,
     inside a running loop or not. `on_change` is called under its lock with the clients of each new
-    set. `substages` says that the service has one for each substage.
+    set. While `is_disabled` says so, `activate` does nothing. `substages` says that the service has
+    one for each substage.
     """
 
     def __init__(
@@ -85,12 +44,14 @@ class Registry(Generic[C]):
         name: str,
         make_launched: Callable[[Placement, bool], C],
         on_change: Callable[[Sequence[C]], None],
+        is_disabled: Callable[[], bool],
         *,
         substages: bool = False,
     ) -> None:
         self.name = name
         self._make_launched = make_launched
         self._on_change = on_change
+        self._is_disabled = is_disabled
         self._substages = substages
         self._lock = threading.RLock()
         self._launched: dict[LaunchedKey, C] = {}
@@ -113,7 +74,7 @@ class Registry(Generic[C]):
     def define_extern(self, name: str, client: C) -> None:
         """Define an extern client, in place of an earlier one of that name.
 
-        TypeError or ValueError for what is no name.
+        TypeError or ValueError if it is not a name.
         """
         name = name_of(f"{self.name}: the name of an extern client", name)
         with self._lock:
@@ -135,8 +96,11 @@ class Registry(Generic[C]):
 
         Raises:
             RuntimeError: an extern client is not defined, or a launched one is named twice.
-            TypeError: a description of a launched client is none, or extern clients are not named.
+            TypeError: the description of a launched client is not a mapping, or extern clients are
+                not named in a list.
         """
+        if self._is_disabled():
+            return
         if isinstance(extern_clients, (str, bytes)):
             raise TypeError(f"{self.name}: a list of names is needed, not {shown(extern_clients)}")
         keys = [] if no_main else [self._key(readonly)]
@@ -196,13 +160,6 @@ class Registry(Generic[C]):
                 found.append(_inspection(placement.cluster, readonly, client, launched))
         return found
 
-    def forget(self) -> None:
-        """Forget every client, defined or in effect."""
-        with self._lock:
-            self._launched.clear()
-            self._extern.clear()
-            self._set_active(())
-
     def after_fork_in_child(self) -> None:
         """Locks that a thread of the parent held are free here, and no launch is under way."""
         self._lock = threading.RLock()
@@ -261,13 +218,6 @@ class Registry(Generic[C]):
 
 
 _registries: dict[str, Registry[Any]] = {}
-
-
-def forget_everything() -> None:
-    """Forget all clients of all activation modules, and let go of what they hold."""
-    for registry in _registries.values():
-        registry.forget()
-    process.close()
 
 
 def _launched_address(client: Client) -> LaunchedAddress | None:

@@ -1,7 +1,7 @@
-"""Decoding of content codings, as bytes come: push compressed bytes in, a sink gets the others.
+"""Push decoders for HTTP content codings: write encoded bytes, and decoded bytes reach a sink.
 
-Output goes to the sink in pieces of bounded size, so that a sink that counts and raises bounds what
-a small answer can blow up to. Errors raised by the sink pass through. Synchronous.
+The sink gets pieces of bounded size. A sink that counts bytes and raises therefore stops a
+decompression bomb early. Errors raised by the sink pass through unchanged. Synchronous, no I/O.
 """
 
 from __future__ import annotations
@@ -9,40 +9,40 @@ from __future__ import annotations
 import zlib
 from typing import Any, Protocol
 
-from seamless_remote.errors import ProtocolError
-
+from ..errors import ProtocolError
 from .zstd_frames import FrameTracker
 
-_PIECE = 262144
+_PIECE_BYTES = 256 * 1024
+_GZIP_WBITS = 31  # for zlib: expect a gzip header and trailer, and allow the largest window
 
-suffix_encoding = {".zst": "zstd", ".gz": "gzip"}
-"""The content coding of a file, by the end of its name."""
+ENCODING_BY_SUFFIX = {".zst": "zstd", ".gz": "gzip"}
+"""The content coding of a stored file, by its suffix."""
 
 
 class Sink(Protocol):
-    """Takes decoded bytes; the memory it is given is valid during the call only."""
+    """Receives decoded bytes."""
 
     def write(self, data: bytes | memoryview, /) -> object:
-        """Take the next bytes."""
+        """Receive the next bytes. `data` is only valid during the call: copy what must stay."""
         ...
 
 
 class Decoder(Protocol):
-    """Decodes one body."""
+    """Decodes one body and passes the result to its sink."""
 
     def write(self, data: bytes | memoryview, /) -> None:
-        """Take the next bytes of the body; ProtocolError if they are malformed."""
+        """Decode the next bytes of the body. ProtocolError if they are malformed."""
         ...
 
     def close(self) -> None:
-        """End the body; ProtocolError if it is cut short."""
+        """End the body. ProtocolError if it is truncated."""
         ...
 
 
 def decoder_for(encoding: str | None, sink: Sink) -> Decoder:
-    """A decoder of a `Content-Encoding` to `sink`: zstd, gzip (x-gzip), identity or None.
+    """A decoder for a `Content-Encoding` value: zstd, gzip, x-gzip, identity, empty or None.
 
-    Raises ProtocolError for another one.
+    ProtocolError for any other value, including a list of codings.
     """
     name = (encoding or "identity").strip().lower()
     if name in ("identity", ""):
@@ -66,16 +66,17 @@ class _Identity:
 
 
 class _Zstandard:
-    """Frames one after another (RFC 8878, 3), decompressed by libzstd in pieces of 128 KiB.
+    """A sequence of zstd frames (RFC 8878, section 3). libzstd writes pieces of 128 KiB.
 
-    libzstd's streaming writer does not tell whether it stands between two frames, and the object
-    that does gives its output in one piece of any size: so the frames are followed here as well.
+    A truncated body must be detected, but the `stream_writer` of the zstandard package does not
+    tell whether the last frame is complete. Its `decompressobj` does, but returns the output in one
+    piece of unbounded size. So a FrameTracker follows the frames alongside the stream writer.
     """
 
     def __init__(self, sink: Sink) -> None:
         import zstandard
 
-        target: Any = sink
+        target: Any = sink  # zstandard's stubs ask for an IO[bytes]
         self._writer = zstandard.ZstdDecompressor().stream_writer(target, closefd=False)
         self._error = zstandard.ZstdError
         self._frames = FrameTracker()
@@ -89,15 +90,15 @@ class _Zstandard:
 
     def close(self) -> None:
         if not self._frames.at_end:
-            raise ProtocolError("the body's zstd stream is cut short")
+            raise ProtocolError("the zstd body is truncated")
 
 
 class _Gzip:
-    """Members one after another (RFC 1952, 2.2)."""
+    """A sequence of gzip members (RFC 1952, section 2.2)."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._member = zlib.decompressobj(wbits=31)
+        self._member = zlib.decompressobj(_GZIP_WBITS)
         self._begun = False
         self._ended = False
 
@@ -105,24 +106,26 @@ class _Gzip:
         rest: bytes | memoryview = data
         while len(rest):
             if self._ended:
-                # Tape-minded writers pad with zeros after the last member.
+                # Zeros may follow the last member: tape writers pad with them. gzip skips them too.
                 rest = bytes(rest).lstrip(b"\0")
                 if not rest:
                     return
-                self._member = zlib.decompressobj(wbits=31)
+                self._member = zlib.decompressobj(_GZIP_WBITS)
                 self._ended = False
             rest = self._decompress(rest)
 
     def _decompress(self, data: bytes | memoryview) -> bytes:
+        """Decompress the current member; returns the bytes after its end."""
         member = self._member
         self._begun = True
         try:
             while True:
-                piece = member.decompress(data, _PIECE)
+                piece = member.decompress(data, _PIECE_BYTES)
                 if piece:
                     self._sink.write(piece)
                 data = member.unconsumed_tail
-                if member.eof or (not data and len(piece) < _PIECE):
+                # A full piece may leave output inside zlib even if no input is left.
+                if member.eof or (not data and len(piece) < _PIECE_BYTES):
                     break
         except zlib.error as exc:
             raise ProtocolError(f"the body is not valid gzip: {exc}") from None
@@ -131,4 +134,4 @@ class _Gzip:
 
     def close(self) -> None:
         if not (self._begun and self._ended):
-            raise ProtocolError("the body's gzip stream is cut short")
+            raise ProtocolError("the gzip body is truncated")

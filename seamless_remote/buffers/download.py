@@ -1,6 +1,6 @@
-"""Downloading a buffer from a hashserver: verified, in constant memory, resumed where it broke off.
+"""Downloads of a buffer from a hashserver: verified, resumed, in constant memory.
 
-What is sent to which server, and when it is tried again, is the client's.
+The client decides which server to ask and when to try again.
 """
 
 from __future__ import annotations
@@ -9,13 +9,21 @@ import enum
 from collections.abc import Awaitable, Callable
 
 from ..errors import ServiceError, WrongBytesError
-from .ingest import FREE_BYTES, Intake, Nowhere, Target, TooLongError, take_all
 from ..nursery.worker_threads import offload
 from ..transport.messages import Request, Response
+from .ingest import (
+    UNKNOWN_LENGTH_LIMIT,
+    BufferWriter,
+    NullTarget,
+    Target,
+    TooLongError,
+    ingest,
+)
 
-ASK_LENGTH_BYTES = FREE_BYTES // 8
-"""From this size on, or of unknown size, it is asked for how many plain bytes a body stands before
-it is taken. A smaller one that turns out to stand for more than `FREE_BYTES` is cheaply sent anew.
+ASK_LENGTH_BYTES = UNKNOWN_LENGTH_LIMIT // 8
+"""For bodies this large, or of unknown size, ask for the decompressed length first.
+
+A smaller body that decompresses to more than `UNKNOWN_LENGTH_LIMIT` is cheap to request again.
 """
 
 AskLength = Callable[[], Awaitable["int | None"]]
@@ -32,18 +40,18 @@ class Outcome(enum.Enum):
     """The server sends something else under this checksum (see `Download.fault`)."""
 
     ANEW = enum.auto()
-    """The buffer is to be asked for once more, from its first byte on."""
+    """Request the buffer again, from its first byte."""
 
 
 class Download:
-    """A buffer on its way to `target`, in as many answers as that takes.
+    """A buffer on its way to `target`, in one or more answers.
 
-    What came of an answer that broke off stays in the target, and the next request asks for the
-    rest only (`Range`, RFC 9110, 14), where the body is plain and of announced length, and a first
-    batch of it was taken in: below that there is nothing to win. A hashserver checks the whole file
-    before either answer, so that the rest is never dearer than the whole.
+    If an answer breaks off, its bytes stay in the target and the next request asks for the rest
+    only (`Range`, RFC 9110, 14). That needs a plain body of announced length, of which at least one
+    block has been written. A hashserver hashes the whole file before either answer, so the rest
+    never costs more than the whole.
 
-    `restart` empties the target; it is called (in a worker thread) whenever the bytes begin anew.
+    `restart` empties the target. It is called in a worker thread, whenever the buffer starts over.
     """
 
     def __init__(self, checksum: str, target: Target, restart: Callable[[], None]) -> None:
@@ -51,47 +59,47 @@ class Download:
         """Bytes that came so far, in all answers."""
         self.fault = ""
         """What was wrong, after `Outcome.WRONG`."""
-        self._checksum = checksum
+        self.checksum = checksum
         self._target = target
         self._restart = restart
         self._dirty = False
-        self._intake: Intake | None = None
+        self._writer: BufferWriter | None = None
         self._announced: int | None = None
         self._stated: int | None = None
         self._resumed = False
 
     def request(self, path: str) -> Request:
         """The request for the buffer at `path`, or for what is missing of it."""
-        if self._intake is None:
+        if self._writer is None:
             return Request("GET", path, safe=True)
-        wanted = ("Range", f"bytes={self._intake.length}-")
+        wanted = ("Range", f"bytes={self._writer.length}-")
         return Request("GET", path, headers=(wanted,), safe=True)
 
     def is_answered_by(self, response: Response) -> bool:
-        """Whether `take` knows what to do with this answer to the request: 200, or about a part."""
-        parts = () if self._intake is None else (206, 416)
+        """Whether `take` can use this answer: 200, or for a request of a part 206 or 416."""
+        parts = () if self._writer is None else (206, 416)
         return response.status == 200 or response.status in parts
 
     async def take(self, response: Response, ask_length: AskLength) -> Outcome:
-        """Take an answer in, and verify the whole.
+        """Write an answer to the target, and verify the buffer.
 
-        `ask_length` is awaited where a body may stand for more bytes than memory is granted for.
-        ServiceError: it broke off; the next request goes on from there. Errors of the target come
-        out as they are.
+        `ask_length` is awaited if the body may decompress to more than `UNKNOWN_LENGTH_LIMIT`.
+        ServiceError: the answer broke off; the next request continues from there. After a
+        cancellation the next request does, too. Errors of the target pass through.
         """
         if response.status == 200:
             await self.begin_anew()
-            intake = await self._begin(response, ask_length)
-        elif self._intake is not None and self._continues(response):
-            intake = self._intake
+            writer = await self._begin(response, ask_length)
+        elif self._writer is not None and self._continues(response):
+            writer = self._writer
             self._resumed = True
         else:
             await self.begin_anew()
             return Outcome.ANEW
-        before = intake.length
+        before = writer.length
         self._dirty = True
         try:
-            actual = await take_all(intake, response.fill, response.content_length)
+            actual = await ingest(writer, response.fill, response.content_length)
         except TooLongError as exc:
             if self._stated is None and not self._resumed:
                 self._stated = await ask_length() or 0
@@ -100,49 +108,65 @@ class Download:
         except WrongBytesError as exc:
             return await self._wrong(str(exc))
         except ServiceError:
-            if intake.compressed or self._announced is None or not intake.length:
+            if not self._can_resume(writer):
                 await self.begin_anew()
-            else:
-                self._intake = intake
+            raise
+        except BaseException:
+            # Cancelled: whoever runs it on goes on from here.
+            self._can_resume(writer)
             raise
         finally:
-            self.received += intake.length - before
-        if actual == self._checksum:
+            self.received += writer.length - before
+        if actual == self.checksum:
             return Outcome.RIGHT
         return await self._wrong(f"their checksum is {actual}")
 
+    def _can_resume(self, writer: BufferWriter) -> bool:
+        """Whether the next request can ask for the rest; it will then."""
+        resumable = bool(not writer.compressed and self._announced is not None and writer.length)
+        self._writer = writer if resumable else None
+        return resumable
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the buffer need not be asked for again."""
+        return 0 if self._writer is None else self._writer.length
+
     async def begin_anew(self) -> None:
-        """Forget what came so far."""
-        self._intake = self._announced = None
+        """Start over: drop what has come."""
+        self._writer = self._announced = None
         self._resumed = False
         if self._dirty:
             await offload(self._restart)
             self._dirty = False
 
-    async def _begin(self, response: Response, ask_length: AskLength) -> Intake:
+    async def _begin(self, response: Response, ask_length: AskLength) -> BufferWriter:
         encoding = response.headers.get("Content-Encoding")
         size = response.content_length
         if encoding is None and size is not None:
             self._announced = size
-            return Intake(self._target, None, size)
+            return BufferWriter(self._target, None, size)
         # Few bytes may inflate without end, and a body without a length may never end.
         if self._stated is None and (size is None or size >= ASK_LENGTH_BYTES):
             self._stated = await ask_length() or 0
-        return Intake(self._target, encoding, FREE_BYTES if self._stated is None else self._stated)
+        return BufferWriter(
+            self._target, encoding, UNKNOWN_LENGTH_LIMIT if self._stated is None else self._stated
+        )
 
     def _continues(self, response: Response) -> bool:
-        """Whether this is the part that was asked for: all that is missing, in plain bytes."""
-        assert self._intake is not None
+        """Whether this answer is the part that was requested: the whole rest, in plain bytes."""
+        assert self._writer is not None
         assert self._announced is not None
         return (
             response.status == 206
             and response.headers.get("Content-Encoding") is None
             and response.headers.get("Content-Range")
-            == f"bytes {self._intake.length}-{self._announced - 1}/{self._announced}"
+            == f"bytes {self._writer.length}-{self._announced - 1}/{self._announced}"
         )
 
     async def _wrong(self, fault: str) -> Outcome:
-        """Of two answers that do not fit together, either may be right: one alone is to tell."""
+        """Wrong bytes. If a resumed download mismatches, retry from scratch before blaming the
+        server."""
         resumed = self._resumed
         self.fault = fault
         await self.begin_anew()
@@ -154,6 +178,6 @@ async def measure(response: Response) -> int:
     encoding = response.headers.get("Content-Encoding")
     if encoding is None and response.content_length is not None:
         return response.content_length
-    intake = Intake(Nowhere(), encoding)
-    await take_all(intake, response.fill, response.content_length)
-    return intake.length
+    writer = BufferWriter(NullTarget(), encoding)
+    await ingest(writer, response.fill, response.content_length)
+    return writer.length

@@ -1,4 +1,4 @@
-"""SHA-256 of much, away from the event loop."""
+"""SHA-256 that does not block the event loop."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from ..nursery.worker_threads import offload_large
 
 
 async def checksum_of(content: bytes | memoryview) -> str:
-    """The checksum of bytes, in hex; of many, it is calculated in a worker thread."""
+    """The SHA-256 of `content` as hex digits. Large content is hashed in a worker thread."""
     return await offload_large(len(content), lambda: hashlib.sha256(content).hexdigest())

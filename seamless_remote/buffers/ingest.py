@@ -1,7 +1,7 @@
-"""Taking a buffer in: pieces are decoded, hashed and stored as they come, in constant memory.
+"""Ingesting a buffer: decode, hash and store its bytes as they arrive, in constant memory.
 
-The event loop only moves pieces; from a few hundred kB on, the work on them is done in worker
-threads, one batch while the next one arrives.
+Small buffers are handled in the event loop. From `OFFLOAD_BYTES` on, worker threads do the work,
+one block while the event loop receives the next.
 """
 
 from __future__ import annotations
@@ -9,80 +9,90 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Protocol
 
-import anyio
-
 from ..errors import ProtocolError, WrongBytesError
-from ..nursery.worker_threads import OFFLOAD_BYTES, offload
+from ..nursery.worker_threads import OFFLOAD_BYTES, SideThread, offload
 from .decoding import decoder_for
 
 BATCH_BYTES = 2 * 1024 * 1024
-"""How much is handed to a worker thread at once."""
+"""The size of one block, the unit of work for a worker thread."""
 
-BLOCKS = 3
-"""How many such batches are in memory: one fills up, one waits for its turn, one is worked on."""
+BLOCKS = 2
+"""Blocks in memory for one buffer: one being filled, one in a worker thread."""
 
-FREE_BYTES = 64 * 1024 * 1024
-"""What may be taken into memory of a form that does not say for how many plain bytes it stands."""
-
+UNKNOWN_LENGTH_LIMIT = 64 * 1024 * 1024
+"""Bytes to accept, at most, of a buffer whose uncompressed length is unknown."""
 
 Fill = Callable[[memoryview], Awaitable[int]]
-"""Fills memory with the next bytes; how many, and fewer than it holds only at the end."""
+"""Fills a block with the next bytes and returns their number.
+
+Fewer bytes than the block holds mean the end of the data.
+"""
 
 
 class Target(Protocol):
-    """Where the bytes of a buffer go: a file, or memory. What it is given changes afterwards."""
+    """Where the bytes of a buffer are stored: a file, or memory."""
 
-    def write(self, data: bytes | memoryview, /) -> object: ...
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Store the next bytes. `data` is only valid during the call: its memory is reused."""
+        ...
 
 
-class Nowhere:
-    """A target for bytes that are only counted and hashed."""
+class NullTarget:
+    """A target for a buffer that is only hashed and measured."""
 
     def write(self, data: bytes | memoryview, /) -> None:
-        """Drop them."""
+        """Drop the bytes."""
 
 
 class TooLongError(WrongBytesError):
-    """More plain bytes come of a body than its intake may take."""
+    """The buffer is longer than its limit."""
 
 
-class Intake:
-    """Takes the pieces of one buffer, in the form in which they are stored or sent.
+class BufferWriter:
+    """Decodes and hashes one buffer, and writes it to a target.
 
-    `encoding` is that form (`zstd`, `gzip`, or None for plain bytes); more than `limit` plain
-    bytes are not taken. Plain synchronous code, for one thread at a time.
+    `encoding` is the content coding in which the bytes arrive: `zstd`, `gzip`, or None for plain
+    bytes. `limit` bounds the plain bytes. Synchronous, for one thread at a time; errors of the
+    target pass through.
     """
 
     def __init__(
         self, target: Target, encoding: str | None = None, limit: int | None = None
     ) -> None:
         self.length = 0
-        self._limit = limit
+        """Plain bytes written so far."""
         self.compressed = encoding is not None
+        self._limit = limit
         self._target = target
         self._hash = hashlib.sha256()
         self._decoder = decoder_for(encoding, self)
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Take plain bytes (what the decoder gives). TooLongError: there are more than may be."""
-        if self._limit is not None and self.length + len(data) > self._limit:
-            raise TooLongError(f"more than {self._limit} bytes come of it")
-        self._hash.update(data)
-        self._target.write(data)
-        self.length += len(data)
+    def feed(self, data: bytes | memoryview) -> None:
+        """Decode and write the next bytes.
 
-    def take(self, data: bytes | memoryview) -> None:
-        """Take bytes in the encoded form. WrongBytesError: they are not of that form, or for
-        too many bytes."""
+        WrongBytesError if they are malformed. TooLongError if the plain bytes exceed the limit.
+        """
         try:
             self._decoder.write(data)
         except ProtocolError as exc:
             raise WrongBytesError(str(exc)) from exc
 
+    def write(self, data: bytes | memoryview) -> None:
+        """Write decoded bytes; called by the decoder."""
+        if self._limit is not None and self.length + len(data) > self._limit:
+            raise TooLongError(f"the buffer is longer than {self._limit} bytes")
+        self._hash.update(data)
+        self._target.write(data)
+        self.length += len(data)
+
     def finish(self) -> str:
-        """The checksum of all plain bytes. WrongBytesError: they are cut short."""
+        """End the buffer and return the checksum of its plain bytes.
+
+        WrongBytesError if the encoded bytes are truncated.
+        """
         try:
             self._decoder.close()
         except ProtocolError as exc:
@@ -90,8 +100,29 @@ class Intake:
         return self._hash.hexdigest()
 
 
+async def ingest(writer: BufferWriter, fill: Fill, size: int | None) -> str:
+    """Feed everything that `fill` provides to `writer`; returns the checksum of the plain bytes.
+
+    `size` is the number of encoded bytes, if it is known. Errors of the writer (malformed or
+    truncated data, a full disk) and of `fill` pass through; the writer keeps what it was fed. On
+    cancellation, the worker thread finishes its block first.
+    """
+    blocks = _blocks(BATCH_BYTES if size is None else min(size, BATCH_BYTES))
+    block = next(blocks)
+    first = block[: await fill(block)]
+    if len(first) >= OFFLOAD_BYTES:
+        return await _ingest_in_threads(writer, first, blocks, fill)
+
+    def feed() -> str:
+        writer.feed(first)
+        return writer.finish()
+
+    # A few compressed bytes can expand to many plain ones.
+    return await offload(feed) if writer.compressed else feed()
+
+
 def _blocks(size: int) -> Iterator[memoryview]:
-    """Blocks of memory, made as they are needed, and then the same ones again."""
+    """`BLOCKS` blocks of memory in turn, for ever; each is allocated on first use."""
     blocks = []
     for _ in range(BLOCKS):
         blocks.append(bytearray(size))
@@ -100,74 +131,27 @@ def _blocks(size: int) -> Iterator[memoryview]:
         yield memoryview(block)
 
 
-async def take_all(intake: Intake, fill: Fill, size: int | None) -> str:
-    """Feed to `intake` all that `fill` gives, `size` bytes if that is known; the checksum of the
-    plain bytes.
-
-    Errors of the intake (a malformed form, a full disk) and of the source come out as they are.
-    """
-    rooms = _blocks(BATCH_BYTES if size is None else min(size, BATCH_BYTES))
-    room = next(rooms)
-    first = room[: await fill(room)]
-    if len(first) >= OFFLOAD_BYTES:
-        return await _take_in_threads(intake, first, rooms, fill)
-
-    def take() -> str:
-        intake.take(first)
-        return intake.finish()
-
-    # A few compressed bytes may stand for many.
-    return await offload(take) if intake.compressed else take()
-
-
-async def _take_in_threads(
-    intake: Intake, data: memoryview, rooms: Iterator[memoryview], fill: Fill
+async def _ingest_in_threads(
+    writer: BufferWriter, data: memoryview, blocks: Iterator[memoryview], fill: Fill
 ) -> str:
-    worker = _Worker(intake)
-    failure: Exception | None = None
-    async with anyio.create_task_group() as task_group:
-        task_group.start_soon(worker.run)
-        try:
-            while data and worker.error is None:
-                await worker.hand(data)
-                room = next(rooms)
-                data = room[: await fill(room)]
-        except Exception as exc:
-            # Outside the task group, which would wrap it, and after the work on what has come.
-            failure = exc
-        finally:
-            worker.close()
-    failure = worker.error or failure
-    if failure is not None:
-        try:
-            raise failure
-        finally:
-            failure = None  # it refers to this frame, and so to the blocks
-    return await offload(intake.finish)
-
-
-class _Worker:
-    """Works on one block in a thread; the next may wait for it."""
-
-    def __init__(self, intake: Intake) -> None:
-        self.error: Exception | None = None
-        self._intake = intake
-        self._send, self._receive = anyio.create_memory_object_stream[memoryview](BLOCKS - 2)
-
-    async def hand(self, data: memoryview) -> None:
-        """Give it the next block; waits while another one waits already."""
-        await self._send.send(data)
-
-    def close(self) -> None:
-        """There are no more."""
-        self._send.close()
-
-    async def run(self) -> None:
-        """Work until there are no more, or until one fails: see `error`."""
-        with self._receive:
-            async for data in self._receive:
-                if self.error is None:
-                    try:
-                        await offload(self._intake.take, data)
-                    except Exception as exc:
-                        self.error = exc
+    thread = SideThread()
+    try:
+        while data:
+            await thread.put(writer.feed, data)
+            block = next(blocks)
+            data = block[: await fill(block)]
+        await thread.finish()
+    except Exception:
+        # What arrived is written first (a download resumes from there); an error of that counts
+        # more than one of the source.
+        await thread.finish()
+        raise
+    except GeneratorExit:
+        raise
+    except BaseException:
+        with suppress(Exception):
+            await thread.finish()
+        raise
+    finally:
+        thread.close()
+    return await offload(writer.finish)

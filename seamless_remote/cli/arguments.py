@@ -1,4 +1,4 @@
-"""The command line of both tools."""
+"""Parses the command line, which is the same for both tools."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .. import __version__
 from .statuses import Status, status_table
 
 _EPILOG = """\
-Where buffers are looked for, the first of these that is set:
+Sources of buffers (the first of these that is set):
   SEAMLESS_CACHE           a folder of buffers and results on this machine
-  SEAMLESS_REMOTE_CLIENTS  services that run already, as JSON
+  SEAMLESS_REMOTE_CLIENTS  running services, as JSON
   seamless.yaml, seamless.profile.yaml in the current folder, and ~/.seamless/clusters.yaml
 
-Standard output carries the buffer alone; everything else goes to standard error.
+Only the buffer goes to standard output; everything else goes to standard error.
 
 Exit status:
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """A project with its subproject, or a stage with its substage."""
+class Selection:
+    """A project with an optional subproject, or a stage with an optional substage."""
 
     name: str
     sub: str | None
@@ -32,28 +32,28 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What the command line asks for."""
+    """The parsed command line."""
 
     checksum: str
     output: str | None
-    project: Scope | None
-    stage: Scope | None
+    project: Selection | None
+    stage: Selection | None
     verbose: bool
     debug: bool
     quiet: bool
 
 
 def parse_arguments(prog: str, description: str, argv: Sequence[str] | None) -> Arguments:
-    """Parse a command line (the process's own by default).
+    """Parse `argv`, by default the arguments of this process.
 
-    SystemExit after `--help` and `--version` (status 0), and where it is wrong (status 2).
+    Raises SystemExit: with status 0 after `--help` and `--version`, with status 2 on a usage error.
     """
     found = _parser(prog, description).parse_args(argv)
     return Arguments(**vars(found))
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser that reports a usage error in one line, like all errors of the tools."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(Status.USAGE, f"{self.prog}: error: {message}; see {self.prog} --help\n")
@@ -73,20 +73,30 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
         "-o",
         "--output",
         metavar="FILE",
-        help="write to FILE, which is replaced only when the whole buffer has arrived; "
-        "- is standard output, even where that is a terminal",
+        help="write to FILE, replacing it only once the whole buffer has arrived; "
+        "- means standard output, even if that is a terminal",
     )
-    add("--project", metavar="PROJECT[:SUBPROJECT]", type=_scope, help="in place of the configured")
-    add("--stage", metavar="STAGE[:SUBSTAGE]", type=_scope, help="the stage to look in")
-    add("-v", "--verbose", action="store_true", help="say what is being done")
-    add("--debug", action="store_true", help="say everything, with tracebacks")
+    add(
+        "--project",
+        metavar="PROJECT[:SUBPROJECT]",
+        type=_selection,
+        help="use this project instead of the configured one",
+    )
+    add(
+        "--stage",
+        metavar="STAGE[:SUBSTAGE]",
+        type=_selection,
+        help="use this stage of the project",
+    )
+    add("-v", "--verbose", action="store_true", help="log what is being done")
+    add("--debug", action="store_true", help="log everything, with tracebacks")
     add("-q", "--quiet", action="store_true", help="no progress bar")
     add("--version", action="version", version=f"{prog} {__version__}")
     return parser
 
 
-def _scope(text: str) -> Scope:
+def _selection(text: str) -> Selection:
     name, _, sub = text.partition(":")
     if not name:
         raise argparse.ArgumentTypeError(f"{text!r} has no name before the colon")
-    return Scope(name, sub or None)
+    return Selection(name, sub or None)

@@ -1,4 +1,4 @@
-"""The CHECKSUM argument: 64 hex digits, or a file that holds them."""
+"""The CHECKSUM argument: 64 hex digits, or a file that contains them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import re
 from .statuses import Failure, Status
 
 _SUFFIX = ".CHECKSUM"
-_LONGEST_FILE = 64 * 1024
+_MAX_FILE_BYTES = 64 * 1024
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _SHOWN = 80
 
 
 def read_checksum(argument: str) -> str:
-    """The checksum that an argument names, as 64 lowercase hex digits.
+    """The checksum as 64 lowercase hex digits.
 
-    Failure: it is malformed, or its file cannot be read.
+    Failure if it is malformed, or if its file cannot be read.
     """
     if _HEX.fullmatch(argument):
         return argument.lower()
@@ -26,25 +26,28 @@ def read_checksum(argument: str) -> str:
     raise Failure(
         Status.MALFORMED_CHECKSUM,
         f"{_short(argument)} is not a checksum; "
-        + (hint or f"give 64 hex digits, or a file whose name ends with {_SUFFIX}"),
+        + (hint or f"give 64 hex digits, or a file whose name ends in {_SUFFIX}"),
     )
 
 
 def _from_file(path: str) -> str:
     try:
         with open(path, "rb") as file:
-            content = file.read(_LONGEST_FILE + 1)
+            # Bounded: a large file by this name is a mistake, and must not fill the memory.
+            content = file.read(_MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:
         reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
         raise Failure(
-            Status.UNREADABLE_FILE, f"the checksum file {path} cannot be read: {reason}"
+            Status.UNREADABLE_FILE, f"cannot read the checksum file {path}: {reason}"
         ) from exc
-    if len(content) > _LONGEST_FILE:
-        raise _malformed(path, "it is far too long for a checksum")
+    if len(content) > _MAX_FILE_BYTES:
+        raise _malformed(path, f"it is longer than {_MAX_FILE_BYTES} bytes")
     lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if len(lines) != 1:
-        raise _malformed(path, f"it holds {len(lines)} lines that are no comment, not one")
+        raise _malformed(
+            path, f"expected one line besides blank lines and # comments, found {len(lines)}"
+        )
     if not _HEX.fullmatch(lines[0]):
         raise _malformed(path, f"{_short(lines[0])} is not 64 hex digits")
     return lines[0].lower()

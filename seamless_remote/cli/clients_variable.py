@@ -1,8 +1,8 @@
-"""SEAMLESS_REMOTE_CLIENTS: services that run already, as JSON in the environment.
+"""Parses SEAMLESS_REMOTE_CLIENTS: running services, as JSON in the environment.
 
-seamless-config writes it for the processes that it starts: `{"buffer": [...], "database": [...]}`,
-each entry with `remote_url`, `remote_directory` (buffers only) and `readonly`. Its own reader
-swallows every mistake in it, so the shape is checked here.
+seamless-config sets the variable for the processes it starts, to `{"buffer": [...], "database":
+[...]}`. An entry has `remote_url`, `remote_directory` (buffers only) and `readonly`. The reader in
+seamless-config ignores a malformed value; the tools report it.
 """
 
 from __future__ import annotations
@@ -22,52 +22,53 @@ _KEYS = {
 
 
 def parse_clients(text: str) -> dict[str, list[dict[str, Any]]]:
-    """The clients that the variable's value defines. Failure: it is malformed."""
+    """Parse the value of the variable. Failure if it is malformed."""
     try:
         value = json.loads(text)
     except ValueError as exc:
         raise malformed(f"it is not JSON ({exc})") from exc
     if not isinstance(value, dict):
-        raise malformed(f"it is a JSON {_kind(value)}, not an object")
+        raise malformed(f"it is {_kind(value)}, not an object")
     for key in value:
         if key not in _SERVICES:
             raise malformed(f"{key!r} is not one of {', '.join(_SERVICES)}")
     for service in _SERVICES:
         entries = value.get(service, [])
         if not isinstance(entries, list):
-            raise malformed(f"{service!r} is a {_kind(entries)}, not a list")
+            raise malformed(f"{service!r} is {_kind(entries)}, not a list")
         for number, entry in enumerate(entries):
             _check_entry(service, f"{service}[{number}]", entry)
     if not value.get("buffer"):
-        raise malformed("it names no buffer client, so there is nowhere to look")
+        raise malformed("it lists no buffer client, so there is nowhere to look")
     return value
 
 
 def malformed(reason: str) -> Failure:
-    """The failure that says what is wrong with the variable."""
+    """A failure for a malformed value, with a hint."""
     return Failure(
         Status.CONFIGURATION,
-        f"{NAME} is malformed: {reason}; unset it, or set it to something like "
+        f"{NAME} is malformed: {reason}; unset it, or set it to a value such as "
         '{"buffer": [{"remote_url": "http://HOST:PORT"}]}',
     )
 
 
-def _check_entry(service: str, where: str, entry: object) -> None:
+def _check_entry(service: str, path: str, entry: object) -> None:
     if not isinstance(entry, dict):
-        raise malformed(f"{where} is a {_kind(entry)}, not an object")
+        raise malformed(f"{path} is {_kind(entry)}, not an object")
     keys = _KEYS[service]
     if all(entry.get(key) is None for key in keys):
-        raise malformed(f"{where} has no {' and no '.join(keys)}")
+        raise malformed(f"{path} has no {' and no '.join(keys)}")
     for key in keys:
         value = entry.get(key)
         if value is not None and not (isinstance(value, str) and value):
-            raise malformed(f"{key} of {where} is {json.dumps(value)}, not a text")
+            raise malformed(f"{key} of {path} is {json.dumps(value)}, not a non-empty string")
     if not isinstance(entry.get("readonly", True), bool):
-        raise malformed(f"readonly of {where} is neither true nor false")
+        raise malformed(f"readonly of {path} is not true or false")
 
 
 def _kind(value: object) -> str:
+    """The JSON type of a value, with its article."""
     if value is None:
         return "null"
-    kinds = {bool: "boolean", str: "string", list: "list", dict: "object"}
-    return kinds.get(type(value), "number")
+    kinds = {bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "a number")

@@ -1,28 +1,29 @@
-"""Finding the services: from SEAMLESS_CACHE, SEAMLESS_REMOTE_CLIENTS or the configuration files."""
+"""Activates clients according to SEAMLESS_CACHE, SEAMLESS_REMOTE_CLIENTS or the configuration."""
 
 from __future__ import annotations
 
 import logging
 import os
 
-from .arguments import Scope
+from .arguments import Selection
 from .clients_variable import NAME, malformed, parse_clients
 from .statuses import Failure, Status
 
 logger = logging.getLogger(__name__)
 
 
-def configure(project: Scope | None, stage: Scope | None, *, results: bool) -> None:
-    """Activate the clients of buffers, and with `results` those of the database, in the nursery.
+def configure(project: Selection | None, stage: Selection | None, *, results: bool) -> None:
+    """Activate the buffer clients, and with `results` the database clients.
 
-    Failure: no services are configured, or the configuration is malformed.
+    Failure if no services are configured, or if the configuration is malformed.
     """
     import seamless_config
 
     defined = os.environ.get(NAME)
+    # SEAMLESS_CACHE has precedence; `load_config_files` evaluates it.
     if defined is not None and seamless_config.get_seamless_cache() is None:
         if project is not None or stage is not None:
-            logger.warning("--project and --stage have no effect, because %s is set", NAME)
+            logger.warning("--project and --stage have no effect while %s is set", NAME)
         _use_defined_clients(defined)
     else:
         _use_configuration(project, stage, results)
@@ -33,18 +34,17 @@ def _use_defined_clients(text: str) -> None:
 
     clients = parse_clients(text)
     try:
-        # What `set_remote_clients_from_env` does with the variable, without swallowing its errors.
+        # As `set_remote_clients_from_env` does, except that it swallows errors.
         set_remote_clients(clients, in_remote=True)
     except (TypeError, ValueError) as exc:
         raise malformed(str(exc)) from exc
 
 
-def _use_configuration(project: Scope | None, stage: Scope | None, results: bool) -> None:
-    """Load the configuration, and activate its storage.
+def _use_configuration(project: Selection | None, stage: Selection | None, results: bool) -> None:
+    """Load the configuration files and activate the storage they define.
 
-    `seamless.config.init()` is not what is wanted here: it also brings up the jobserver, the Dask
-    cluster or the worker processes that the configuration is for, and a project of the command line
-    loses against that of the files.
+    Not with `seamless.config.init()`, which also starts the configured jobserver, Dask cluster or
+    worker processes, and lets a project in the files override the one on the command line.
     """
     import yaml
     from seamless_config import ConfigurationError
@@ -52,7 +52,7 @@ def _use_configuration(project: Scope | None, stage: Scope | None, results: bool
     try:
         _load(project, stage)
     except OSError as exc:
-        raise _failure(f"{exc.filename or 'the configuration'} cannot be read: {exc}") from exc
+        raise _failure(f"cannot read {exc.filename or 'the configuration'}: {exc}") from exc
     except yaml.YAMLError as exc:
         raise _failure(f"the configuration is not YAML: {exc}") from exc
     except (ConfigurationError, ValueError, TypeError, AssertionError, LookupError) as exc:
@@ -60,12 +60,14 @@ def _use_configuration(project: Scope | None, stage: Scope | None, results: bool
     _activate(results)
 
 
-def _load(project: Scope | None, stage: Scope | None) -> None:
+def _load(project: Selection | None, stage: Selection | None) -> None:
     import seamless_config
     from seamless_config import select
     from seamless_config.config_files import load_config_files
 
     seamless_config.set_workdir(os.getcwd())
+    # The files' `stage` sections depend on the stage, so select it before loading them; the files
+    # select a project, so override that afterwards.
     if stage is not None:
         select.select_stage(stage.name)
         select.select_substage(stage.sub)
@@ -73,7 +75,7 @@ def _load(project: Scope | None, stage: Scope | None) -> None:
     if project is not None:
         select.select_project(project.name)
         select.select_subproject(project.sub)
-    # Recomputing a buffer is not a run that anybody wants recorded.
+    # Recomputing a buffer for display is not a run to keep a record of.
     select.select_record(False)
 
 
@@ -89,7 +91,7 @@ def _activate(results: bool) -> None:
             "no cluster is selected; add 'cluster: NAME' to seamless.profile.yaml in this folder"
         )
     if not select.get_persistent():
-        raise _failure("the configuration says 'persistent: false', so there is no storage")
+        raise _failure("the configuration has 'persistent: false', so there is no storage")
     try:
         get_cluster(cluster)
     except KeyError as exc:
@@ -105,7 +107,7 @@ def _activate(results: bool) -> None:
 
 
 def _text(error: Exception) -> str:
-    """An error's text; a bare key or value says little without the kind of error."""
+    """The text of an error. For a KeyError and its like the text means little without the type."""
     if isinstance(error, (ValueError, RuntimeError)):
         return str(error)
     return f"{type(error).__name__}: {error}"
@@ -114,5 +116,5 @@ def _text(error: Exception) -> str:
 def _failure(reason: str) -> Failure:
     return Failure(
         Status.CONFIGURATION,
-        f"{reason} (or set SEAMLESS_CACHE to a folder, or {NAME} to services that run)",
+        f"{reason} (alternatively, set SEAMLESS_CACHE to a folder, or {NAME} to running services)",
     )

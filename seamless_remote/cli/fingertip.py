@@ -1,4 +1,4 @@
-"""`seamless-fingertip`: get a buffer by its checksum, recomputed where it is gone."""
+"""`seamless-fingertip`: get a buffer by its checksum, recomputing it if no source has it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ logger = logging.getLogger(__name__)
 
 
 async def recompute(checksum: str) -> bytes:
-    """Recompute a buffer that no source has, in this process, from what is known to make it.
+    """Recompute a buffer in this process, by a transformation that the database knows.
 
-    Failure: nothing is known to make it, or that does not make it any more.
+    Failure if no transformation is known to produce the buffer, or none produces it any more.
     """
     from seamless import CacheMissError, Checksum
 
     from .. import database_remote
 
     if not database_remote.has_read_server():
-        raise _gone(checksum, "there is no database that knows what made it")
+        raise _gone(checksum, "no database is configured to look up what produced it")
     made_by = await database_remote.get_rev_transformations(Checksum(checksum))
     if not made_by:
-        raise _gone(checksum, "the database knows of no transformation that made it")
+        raise _gone(checksum, "the database knows no transformation that produced it")
     if importlib.util.find_spec("seamless_transformer") is None:
         raise Failure(
             Status.CONFIGURATION,
@@ -41,15 +41,15 @@ async def recompute(checksum: str) -> bytes:
         names = ", ".join(each.hex() for each in made_by)
         raise _gone(
             checksum,
-            "what made it does not make it any more: its inputs are gone, its code fails, or its "
-            f"result varies (transformation {names}; --debug shows more)",
+            "no transformation produces it any more: an input is gone, the code fails, or the "
+            f"result varies (tried: {names}; --debug shows more)",
         ) from exc
     content: bytes = buffer.content
     return content
 
 
 async def _log_reasons(transformations: Sequence[Any]) -> None:
-    """Run the transformations once more to see why they fail: `fingertip()` does not tell."""
+    """Run the transformations again to log why they fail, which `fingertip()` does not report."""
     from seamless_transformer.transformation_cache import recompute_from_transformation_checksum
 
     for each in transformations:
@@ -58,7 +58,7 @@ async def _log_reasons(transformations: Sequence[Any]) -> None:
         except Exception:
             logger.debug("transformation %s fails", each.hex(), exc_info=True)
         else:
-            found = "cannot be read" if result is None else f"gives {result}"
+            found = "cannot be read" if result is None else f"produces {result}"
             logger.debug("transformation %s %s", each.hex(), found)
 
 
@@ -71,14 +71,14 @@ def _gone(checksum: str, reason: str) -> Failure:
 
 _TOOL = Tool(
     name="seamless-fingertip",
-    description="Write the buffer with a checksum to standard output or to a file; where no source "
-    "has it, recompute it.",
+    description="Write the buffer with a checksum to standard output or to a file, recomputing it "
+    "if no source has it.",
     recover=recompute,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; its exit status."""
+    """Run the tool; returns the exit status."""
     return run_tool(_TOOL, argv)
 
 

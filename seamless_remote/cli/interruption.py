@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin: an orderly end, and a hard one where the orderly one takes too long."""
+"""Signals that end the tool: an orderly end first, and a hard exit if that takes too long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import FrameType
 from .statuses import Status
 
 GRACE_SECONDS = 2.0
-"""How long the orderly end may take. A recomputation's code, for one, cannot be stopped."""
+"""How long the orderly end may take. The code of a recomputation, for one, cannot be stopped."""
 
 _STATUSES = {
     signal.SIGHUP: Status.HANGUP,
@@ -23,7 +23,7 @@ _STATUSES = {
 
 
 class Interrupted(BaseException):
-    """A signal has asked the tool to end; `status` is what it ends with."""
+    """A signal has ended the tool; `status` is the exit status."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(status.meaning)
@@ -31,30 +31,30 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """Turns the first signal into an orderly end of the work, in the main thread.
+    """Handles SIGINT, SIGTERM and SIGHUP.
 
-    Inside `cancelling(...)` it cancels what runs in the event loop; elsewhere it raises Interrupted
-    right where the main thread is. After `GRACE_SECONDS`, or at a second signal, the process ends
-    on the spot: `clean_up` is called, on a thread of its own, and nothing else.
+    The first signal cancels the work if the main thread is inside `cancelling(...)`, and raises
+    Interrupted in the main thread otherwise. After `GRACE_SECONDS`, or at a second signal, the
+    process calls `clean_up` from another thread and exits without running anything else.
     """
 
     def __init__(self, clean_up: Callable[[], None]) -> None:
         self._clean_up = clean_up
         self._cancel: Callable[[], object] | None = None
         self._status: Status | None = None
-        # A signal handler may put into this queue whatever the main thread is doing at the time.
+        # Unlike `Queue.put`, `SimpleQueue.put` is reentrant, so a signal handler may call it.
         self._signals: SimpleQueue[Status] = SimpleQueue()
 
     def install(self) -> None:
-        """Handle the signals from now on, except those that the process is to ignore (`nohup`)."""
-        threading.Thread(target=self._watch, name="hard end", daemon=True).start()
+        """Install the handlers. A signal that the process ignores (`nohup`) stays ignored."""
+        threading.Thread(target=self._watch, name="hard exit", daemon=True).start()
         for number in _STATUSES:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
 
     @contextmanager
     def cancelling(self, cancel: Callable[[], object]) -> Iterator[None]:
-        """Call `cancel` at a signal, instead of raising."""
+        """Within this context, the first signal calls `cancel` instead of raising."""
         self._cancel = cancel
         try:
             yield
@@ -62,7 +62,7 @@ class Interruption:
             self._cancel = None
 
     def check(self) -> None:
-        """Interrupted: there was a signal."""
+        """Raise Interrupted if a signal has arrived."""
         if self._status is not None:
             raise Interrupted(self._status)
 
@@ -78,6 +78,10 @@ class Interruption:
         self._cancel()
 
     def _watch(self) -> None:
+        """Exit hard after the first signal: at the second one, or when the grace period is over.
+
+        Runs in a thread of its own because the main thread may be stuck in a recomputation.
+        """
         status = self._signals.get()
         try:
             self._signals.get(timeout=GRACE_SECONDS)

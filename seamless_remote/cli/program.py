@@ -1,4 +1,4 @@
-"""The course of both tools: from the command line to the exit status."""
+"""Runs a tool from command line to exit status; shared by both tools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .statuses import Failure, Status
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool: its name, what `--help` says it does, and what it does when a buffer is gone."""
+    """What the tools differ in. `recover` is called for a buffer that no source has."""
 
     name: str
     description: str
@@ -26,9 +26,9 @@ class Tool:
 
 
 def run_tool(tool: Tool, argv: Sequence[str] | None) -> int:
-    """Run a tool with a command line (the process's own by default); its exit status.
+    """Run a tool with `argv`, by default the arguments of this process; returns the exit status.
 
-    It takes over the process: standard output, signals, logging, and the remote nursery.
+    Takes over the process: standard output, signal handlers, logging, and the remote nursery.
     """
     arguments = parse_arguments(tool.name, tool.description, argv)
     configure_logging(tool.name, verbose=arguments.verbose, debug=arguments.debug)
@@ -37,9 +37,11 @@ def run_tool(tool: Tool, argv: Sequence[str] | None) -> int:
     except Interrupted as exc:
         return exc.status
     except KeyboardInterrupt:
+        # Ctrl-C before the signal handlers were installed.
         return Status.INTERRUPTED
     except Exception as exc:
-        failure = failure_of(exc)
+        failure = _failure_of(exc)
+        # Silent for a closed pipe, as a program that SIGPIPE ends (`seamless-resolve ... | head`).
         if failure.status is not Status.CLOSED_PIPE:
             report_error(tool.name, failure, debug=arguments.debug)
         return failure.status
@@ -59,8 +61,8 @@ def _fetch(tool: Tool, arguments: Arguments) -> None:
         destination.discard()
 
 
-def failure_of(error: Exception) -> Failure:
-    """An error as a failure: with its exit status, and words for who does not know the code."""
+def _failure_of(error: Exception) -> Failure:
+    """Turn any error into a failure: an exit status and a message for a user."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, ServiceError):
@@ -71,13 +73,13 @@ def failure_of(error: Exception) -> Failure:
         status = Status.UNEXPECTED
     text = str(error)
     if not isinstance(error, RemoteError):
-        text = f"unexpected {type(error).__name__}: {text} (--debug shows where)"
+        text = f"unexpected {type(error).__name__}: {text} (--debug shows the traceback)"
     failure = Failure(status, _without_traceback(text))
     failure.__cause__ = error
     return failure
 
 
 def _without_traceback(text: str) -> str:
-    """An error's text without the traceback that another program's words may hold, but its end."""
+    """The text of an error with a traceback in it (of another program) cut to its last line."""
     before, found, after = text.partition("Traceback (most recent call last):")
     return before + after.strip().rpartition("\n")[2] if found else text

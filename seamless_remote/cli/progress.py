@@ -1,4 +1,4 @@
-"""A progress bar on standard error, where a person is watching."""
+"""A progress bar on standard error, for a terminal."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 from typing import Any
 
 DELAY_SECONDS = 1.0
-"""What takes less time than this shows no bar."""
+"""The bar appears after this time, so that a short transfer shows none."""
 
 
 class Progress:
-    """Counts bytes, from any thread, and shows them once it is told to."""
+    """Counts bytes, and shows a bar once `show` has been called. `advance` works in any thread."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -18,37 +18,37 @@ class Progress:
         self._bar: Any = None
 
     def show(self) -> None:
-        """Show a bar from now on."""
+        """Show a bar, starting with the bytes counted so far."""
         self._bar = _make_bar(self._title, self._count)
 
     def expect(self, total: int) -> None:
-        """Tell how many bytes there will be, once that is known."""
+        """Set the total number of bytes on the bar."""
         if self._bar is not None:
             self._bar.total = total
             self._bar.refresh()
 
     def advance(self, count: int) -> None:
-        """Count `count` more bytes."""
+        """Add `count` bytes."""
         self._count += count
         bar = self._bar
         if bar is not None:
             bar.update(self._count - bar.n)
 
     def restart(self) -> None:
-        """Count from 0 again."""
+        """Start again from 0 bytes."""
         self._count = 0
         if self._bar is not None:
             self._bar.reset()
 
     def close(self) -> None:
-        """Take the bar off the screen, if there is one."""
+        """Remove the bar, if there is one."""
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.close()
 
 
 def wants_progress(quiet: bool) -> bool:
-    """Whether there is a terminal to show a bar on, and nobody objects."""
+    """Whether to show a bar: unless `--quiet` is given, if standard error is a terminal."""
     return not quiet and sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -57,7 +57,8 @@ def _make_bar(title: str, count: int) -> Any:
 
     from tqdm import tqdm
 
-    # Its own lock is one between processes, with a helper process; its monitor is a thread.
+    # tqdm's default lock works across processes and starts a helper process; its monitor is a
+    # thread. The tools need neither.
     tqdm.set_lock(threading.RLock())
     tqdm.monitor_interval = 0
     return tqdm(

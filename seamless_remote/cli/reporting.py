@@ -1,4 +1,4 @@
-"""What goes to standard error: log lines, warnings and the one line of an error."""
+"""Output on standard error: log lines, Python warnings, and the one-line error message."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 import traceback
 import warnings
 
-# What these warn of comes out as the tool's own error if it matters in the end.
+# If what these modules warn about matters, the tool fails, and its error message includes it.
 _COVERED_BY_THE_ERROR = ("seamless_remote.clients.endpoint", "seamless_remote.clients.health")
 
 
 class _Formatter(logging.Formatter):
-    """Short lines, with the level where it is a warning or worse."""
+    """Formats a record as one line, with its level from WARNING up."""
 
     def __init__(self, prog: str, debug: bool) -> None:
         super().__init__()
@@ -29,10 +29,10 @@ class _Formatter(logging.Formatter):
 
 
 def configure_logging(prog: str, *, verbose: bool, debug: bool) -> None:
-    """Log warnings to standard error, more with `verbose`, everything with `debug`.
+    """Log to standard error from level WARNING up, INFO with `verbose`, DEBUG with `debug`.
 
-    Python's warnings (seamless-config has some that mean nothing to these tools) are shown with
-    either, or where the user asked for them (`python -W`).
+    Python warnings are hidden unless `verbose`, `debug` or `python -W` is given: seamless-config
+    issues some that do not apply to the tools.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(prog, debug))
@@ -48,7 +48,7 @@ def configure_logging(prog: str, *, verbose: bool, debug: bool) -> None:
 
 
 def report_error(prog: str, error: Exception, *, debug: bool) -> None:
-    """Print the one line that says what went wrong; with `debug` the traceback before it."""
+    """Print the error in one line; with `debug`, print its traceback first."""
     if sys.stderr is None:
         return
     text = f"{prog}: error: {one_line(str(error))}\n"
@@ -58,11 +58,11 @@ def report_error(prog: str, error: Exception, *, debug: bool) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        # Nobody reads it any more, and there is no other place to say so.
+        # Standard error is closed or full, so the error cannot be reported anywhere.
         return
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, with nothing in it that a terminal would obey."""
+    """`text` on one line, with control characters escaped: a service may have sent them."""
     line = " ".join(text.split())
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)

@@ -14,7 +14,7 @@ _TOOL = Tool(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; its exit status."""
+    """Run the tool; returns the exit status."""
     return run_tool(_TOOL, argv)
 
 

@@ -1,4 +1,4 @@
-"""Getting the buffer: a nursery of the tool's own, and the clients in it."""
+"""Retrieves the buffer: opens a remote nursery, activates the clients and copies the buffer."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .statuses import Failure, Status
 logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 64 * 1024
-"""How much goes to a file at once: for more, Linux looks for large pieces of memory, which may take
-it several times as long as the writing."""
+"""Bytes to write to a file at once. For larger writes Linux looks for large free pages, which can
+take several times as long as the writing itself."""
 
 Recovery = Callable[[str], Awaitable[bytes]]
-"""Makes a buffer that no source has; a Failure says why it cannot."""
+"""Produces a buffer that no source has, given its checksum. Failure if it cannot."""
 
 
-class Gathering:
-    """The file that gathers the buffer, as the clients write it."""
+class OutputWriter:
+    """The target of the clients' copy: writes to the destination's file and counts the bytes."""
 
     def __init__(self, destination: Destination, progress: Progress) -> None:
         self._destination = destination
@@ -32,7 +32,7 @@ class Gathering:
         self._file: IO[bytes] = destination.open()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Take more bytes. Failure: there is no room for them."""
+        """Write more bytes. Failure if that is impossible, as on a full disk."""
         view = memoryview(data)
         try:
             for start in range(0, len(view), PIECE_BYTES):
@@ -42,7 +42,7 @@ class Gathering:
         self.progress.advance(len(data))
 
     def restart(self) -> None:
-        """Forget all bytes so far."""
+        """Drop all bytes written so far."""
         try:
             self._file.seek(0)
             self._file.truncate()
@@ -58,38 +58,38 @@ def retrieve(
     interruption: Interruption,
     recover: Recovery | None,
 ) -> None:
-    """Gather the buffer in `destination`, verified; nothing is left running.
+    """Collect the verified buffer in `destination`. Closes the nursery and Seamless at the end.
 
     Raises:
-        Failure: it cannot be had, or not be stored.
+        Failure: no source has the buffer, or it cannot be written.
         RemoteError: a service failed.
-        Interrupted: a signal came.
+        Interrupted: a signal arrived.
     """
     progress = Progress(checksum[:8])
-    gathering = Gathering(destination, progress)
-    watched = wants_progress(arguments.quiet)
+    writer = OutputWriter(destination, progress)
+    copy = _copy_with_bar if wants_progress(arguments.quiet) else _copy
 
     async def work() -> None:
         from .configuration import configure
 
         configure(arguments.project, arguments.stage, results=recover is not None)
-        if await (_copy_watched if watched else _copy)(checksum, gathering):
+        if await copy(checksum, writer):
             return
         sources = _sources()
         logger.info("%s is not in %s", checksum, sources)
         if recover is None:
             raise Failure(
                 Status.UNKNOWN_CHECKSUM,
-                f"no source has a buffer with checksum {checksum} (asked: {sources}); "
+                f"no source has a buffer with checksum {checksum} (tried: {sources}); "
                 "seamless-fingertip may be able to recompute it",
             )
-        await _store(await recover(checksum), gathering)
+        await _store(await recover(checksum), writer)
 
     _run(work, interruption)
 
 
 def _run(work: Callable[[], Awaitable[None]], interruption: Interruption) -> None:
-    """Run `work` in an event loop with a nursery, and close Seamless after it."""
+    """Run `work` in a remote nursery in a new event loop, then close Seamless."""
     import asyncio
 
     import anyio
@@ -108,7 +108,8 @@ def _run(work: Callable[[], Awaitable[None]], interruption: Interruption) -> Non
                 try:
                     await work()
                 finally:
-                    # In a thread, for what it writes at the end is sent by the nursery.
+                    # In a worker thread: it blocks while the nursery in this loop sends the buffers
+                    # that Seamless has not written yet.
                     with anyio.CancelScope(shield=True):
                         await anyio.to_thread.run_sync(seamless.close)
 
@@ -116,8 +117,8 @@ def _run(work: Callable[[], Awaitable[None]], interruption: Interruption) -> Non
     interruption.check()
 
 
-async def _copy(checksum: str, gathering: Gathering) -> bool:
-    """Copy the buffer from a source; False where none has it."""
+async def _copy(checksum: str, writer: OutputWriter) -> bool:
+    """Copy the buffer from a source. False if none has it."""
     from seamless import Checksum
     from seamless.checksum.calculate_checksum import TRIVIAL_CHECKSUMS
 
@@ -125,35 +126,36 @@ async def _copy(checksum: str, gathering: Gathering) -> bool:
 
     trivial = TRIVIAL_CHECKSUMS.get(checksum)
     if trivial is not None:
-        # Seamless knows these by heart, stored or not.
-        gathering.write(trivial)
+        # Seamless has the content of some short buffers built in, and does not store them.
+        writer.write(trivial)
         return True
-    return await buffer_remote.copy_buffer(Checksum(checksum), gathering, gathering.restart)
+    return await buffer_remote.copy_buffer(Checksum(checksum), writer, writer.restart)
 
 
-async def _copy_watched(checksum: str, gathering: Gathering) -> bool:
-    """The same with a progress bar."""
+async def _copy_with_bar(checksum: str, writer: OutputWriter) -> bool:
+    """Copy the buffer as `_copy` does, and show a progress bar."""
     import anyio
 
+    # Carried out of the task group, which would wrap it in an exception group.
     failure: Exception | None = None
     found = False
     try:
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(_show, checksum, gathering.progress)
+            task_group.start_soon(_show_progress, checksum, writer.progress)
             try:
-                found = await _copy(checksum, gathering)
+                found = await _copy(checksum, writer)
             except Exception as exc:
                 failure = exc
             task_group.cancel_scope.cancel()
     finally:
-        gathering.progress.close()
+        writer.progress.close()
     if failure is not None:
         raise failure
     return found
 
 
-async def _show(checksum: str, progress: Progress) -> None:
-    """Show the progress, with the buffer's length where that takes no reading of the buffer."""
+async def _show_progress(checksum: str, progress: Progress) -> None:
+    """Show the bar after a delay, with a total if that is cheap to find out."""
     import anyio
     from seamless import Checksum
 
@@ -165,27 +167,28 @@ async def _show(checksum: str, progress: Progress) -> None:
         filename = await buffer_remote.get_filename(Checksum(checksum))
         if filename is not None:
             progress.expect(_size(filename))
+        # Not with folders: one that has the buffer compressed only would decompress it to count.
         elif not any(client.folder for client in buffer_remote._read_folders_clients):
             (length,) = await buffer_remote.get_buffer_lengths([Checksum(checksum)])
             if length is not None:
                 progress.expect(length)
     except (RemoteError, OSError) as exc:
-        logger.debug("the length of %s is not known: %s", checksum, exc)
+        logger.debug("cannot find out the length of %s: %s", checksum, exc)
 
 
 def _size(filename: str) -> int:
     return os.stat(filename).st_size
 
 
-async def _store(content: bytes, gathering: Gathering) -> None:
+async def _store(content: bytes, writer: OutputWriter) -> None:
     import anyio.to_thread
 
-    gathering.restart()
-    await anyio.to_thread.run_sync(gathering.write, content)
+    writer.restart()
+    await anyio.to_thread.run_sync(writer.write, content)
 
 
 def _sources() -> str:
-    """Where buffers are looked for, for messages."""
+    """The folders and URLs of the buffer clients, for messages."""
     from .. import buffer_remote
 
     folders = [str(client.directory) for client in buffer_remote._read_folders_clients]

@@ -1,4 +1,4 @@
-"""Standard output is for the buffer alone: nothing else in this process can write to it."""
+"""Reserves standard output for the buffer: nothing else in the process can write to it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import sys
 
 
 def take_standard_output() -> int | None:
-    """Take standard output away from the process; the descriptor that still leads to it.
+    """Redirect descriptor 1 to standard error; returns a new descriptor for standard output.
 
-    From here on descriptor 1 leads to standard error, for good and for all threads and child
-    processes alike: what a recomputed transformation prints, whenever and from wherever it does,
-    cannot end up among the data. None where standard output was closed from the beginning.
+    The redirection is permanent and holds for all threads and child processes, so that nothing a
+    recomputed transformation prints can end up in the data. Returns None if standard output was
+    closed when the process started.
     """
-    # Closed ones are occupied first, or the next file or socket would be standard output.
+    # Occupy closed standard descriptors, or the next file or socket to be opened would get one of
+    # them and be written to as standard output.
     closed = [descriptor for descriptor in (0, 1, 2) if not _is_open(descriptor)]
     for _ in closed:
         os.open(os.devnull, os.O_RDWR)

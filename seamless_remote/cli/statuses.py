@@ -1,4 +1,4 @@
-"""How a tool ends: the exit statuses, and the failure that carries one."""
+"""The exit statuses of the tools, and the exception that carries one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Status(enum.IntEnum):
-    """The exit statuses of the tools, each with its line in `--help`."""
+    """An exit status; `meaning` is its line in `--help`."""
 
     meaning: str
 
@@ -16,25 +16,26 @@ class Status(enum.IntEnum):
         status.meaning = meaning
         return status
 
-    DONE = 0, "the buffer was written, whole and verified"
-    UNEXPECTED = 1, "an error that none of the following describes (--debug shows where)"
+    DONE = 0, "the whole buffer was verified and written"
+    UNEXPECTED = 1, "an error not listed below (--debug shows a traceback)"
     USAGE = 2, "the command line is wrong"
     MALFORMED_CHECKSUM = 3, "CHECKSUM is malformed, or its file does not hold exactly one checksum"
     UNREADABLE_FILE = 4, "the checksum file cannot be read"
-    UNKNOWN_CHECKSUM = 5, "no source has the buffer, and there is no way to recompute it"
-    CONFIGURATION = 6, "no cluster or project, a malformed configuration, a package is missing"
+    UNKNOWN_CHECKSUM = 5, "no source has the buffer, and it cannot be recomputed"
+    CONFIGURATION = 6, "no cluster or project, a malformed configuration, or a missing package"
     UNREACHABLE = 7, "a service cannot be reached or launched"
     UNWRITABLE_OUTPUT = 8, "the output cannot be written, or the disk is full"
-    REFUSED = 9, "a service refused the request, or its answer makes no sense"
+    REFUSED = 9, "a service refused the request, or gave an invalid answer"
     BINARY_TO_TERMINAL = 10, "the buffer is binary and the output is a terminal"
+    # As a shell reports a program that a signal has ended: 128 + the signal's number.
     HANGUP = 129, "ended by SIGHUP"
     INTERRUPTED = 130, "ended by Ctrl-C (SIGINT)"
-    CLOSED_PIPE = 141, "who reads the output has closed it"
+    CLOSED_PIPE = 141, "the reader of the output closed it (SIGPIPE)"
     TERMINATED = 143, "ended by SIGTERM"
 
 
 class Failure(Exception):
-    """The tool cannot do what it was asked: the status to end with, and the line that says why."""
+    """The tool cannot do its job. The message is the one line to print."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -42,5 +43,5 @@ class Failure(Exception):
 
 
 def status_table() -> str:
-    """The exit statuses as `--help` shows them."""
+    """The exit statuses, formatted for `--help`."""
     return "\n".join(f"  {status.value:>3}  {status.meaning}" for status in Status)

@@ -1,4 +1,4 @@
-"""What a service says in JSON, as far as it is of the shape that was asked for."""
+"""What a service says in JSON, checked for its shape."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 def json_of(body: bytes, kind: type[T]) -> T | None:
-    """The value of that type that `body` holds; None where it is of another, or no JSON."""
+    """The JSON value in `body` if it is of that type, else None."""
     try:
         value = json.loads(body)
-    except (ValueError, RecursionError):  # the latter for what is nested without end
+    except (ValueError, RecursionError):  # the latter for endless nesting
         return None
     return value if isinstance(value, kind) else None

@@ -7,51 +7,42 @@ import os
 import random
 import threading
 import time
+import weakref
+from collections.abc import Awaitable, Callable
 from types import EllipsisType
 from typing import Any, ClassVar, TypeVar
 
-import anyio
 import seamless
 
-from .endpoint import Address, Endpoint
-from .retrying import Attempt, Attempts
-from ..errors import (
-    ClientRestartRequiredError,
-    ConnectError,
-    NurseryClosedError,
-    RefusedError,
-    ServiceError,
-)
+from ..errors import ConnectError, RefusedError, ServiceError
 from ..nursery import process
-from .health import Health, HealthRecord
-from ..nursery.process import call_blocking
-from ..nursery.scope import Scope
-from ..nursery.snapshot import ClientSnapshot
-from ..transport import abandon_after_fork, retry
+from ..nursery.calling import call_blocking
+from ..nursery.calls import Call
 from ..transport.messages import Request, Response
-from ..transport.transport import Transport
-
-__all__ = ["Client", "ClientRestartRequiredError", "close_all_clients"]
+from . import retry_policy
+from .connections import connections
+from .counters import ClientSnapshot, Counters
+from .endpoint import Address, Endpoint
+from .health import Health, HealthRecord
+from .retrying import Attempt, Tries
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAIN_LANE = "main"
 CONTROL_LANE = "control"
 """Short requests that must not wait behind long ones: pings, promises, questions."""
 
 ANSWER_LIMIT = 64 * 1024 * 1024
-"""The longest answer, in bytes, that is read into memory where it is not a buffer."""
+"""The longest answer, in bytes, that is read into memory, buffers apart."""
 
 QUOTED_TEXT = 1000
 """How many characters of a service's words an error message repeats."""
 
-UPKEEP_INTERVAL = 10.0
-"""Seconds between two looks at idle connections."""
-
 
 class Client:
-    """A client of one service. It holds no socket: those belong to the scope in which a call runs.
+    """A client of one service. It holds no connection: those are the process's.
 
     Public coroutines may be awaited from a task of any asyncio or trio loop; cancelling one cancels
     its request. What concerns reaching the service is raised as a ServiceError (a ConnectionError).
@@ -61,20 +52,17 @@ class Client:
     """What the service is called in messages."""
 
     has_folder: ClassVar[bool] = False
-    """Whether what the service holds can be read from its folder as well."""
+    """Whether what the service holds can also be read from its folder."""
 
     def __init__(self, address: Address, *, readonly: bool) -> None:
         self.readonly = readonly
         self.address = address
         self.health = HealthRecord(self.service)
+        self.counters = Counters()
         # `seamless.caching.buffer_writer.flush()` sets this before each jobserver dispatch, not
         # only at shutdown; keepalive and later requests go on regardless.
         self._shutdown = False
-        self._requests = 0
-        self._retries = 0
-        self._in_flight = 0
-        self._bytes_sent = 0
-        self._bytes_received = 0
+        _clients.add(self)
 
     @property
     def url(self) -> str | None:
@@ -84,13 +72,17 @@ class Client:
 
     @property
     def directory(self) -> str | None:
-        """The folder of this machine that holds the same data, where there is one."""
+        """The folder of this machine that holds the same data, if there is one."""
         return None
 
     @property
     def in_flight(self) -> int:
-        """How many requests are under way."""
-        return self._in_flight
+        """How many calls are under way."""
+        return self.counters.in_flight
+
+    def describe(self) -> str:
+        """The service and its URL, for messages."""
+        return self.address.describe(self.service)
 
     def ensure_initialized_sync(self, *, skip_healthcheck: bool = False) -> None:
         """Bring the service up, from any thread, inside a running loop or not; the thread waits.
@@ -100,38 +92,38 @@ class Client:
         """
         self.address.ensure()
         if not skip_healthcheck and self.health.state is not Health.UP:
-            call_blocking(self._check)
+            call_blocking("the healthcheck", self._check)
 
-    async def keep_alive(self, scope: Scope) -> None:
+    async def keep_alive(self, call: Call) -> None:
         """Ping the service if its address is known; the outcome is its health, never an error."""
         endpoint = self.address.current()
         if endpoint is None:
             return
         try:
-            await self.ping(scope, endpoint)
+            await self.ping(call, endpoint)
         except ConnectError:
-            if not scope.closed:
-                self.address.lost(endpoint)
+            self.address.lost(endpoint)
         except (ServiceError, RefusedError) as exc:
             logger.debug("%s at %s did not answer its ping: %s", self.service, endpoint.url, exc)
 
-    async def ping(self, scope: Scope, endpoint: Endpoint) -> None:
-        """Ask the service for its health, once; it is noted, and a good answer ends a circuit's
-        wait.
+    async def ping(self, call: Call, endpoint: Endpoint) -> None:
+        """Ask the service for its health, once; it is noted, and a good answer closes the circuit.
 
-        Raises ServiceError where it does not answer in time, RefusedError where it is not well.
+        Raises ServiceError if it does not answer in time, RefusedError if it is not well.
         """
         request = Request("GET", f"{endpoint.path}/healthcheck")
-        timeout = scope.settings.healthcheck_timeout
-        self._requests += 1
+        self.counters.request(0)
         started = time.perf_counter()
         try:
-            response = await scope.resource(make_transport).send(
-                request, endpoint.origin, lane=CONTROL_LANE, read_timeout=timeout
+            response = await connections.transport.send(
+                call,
+                request,
+                endpoint.origin,
+                lane=CONTROL_LANE,
+                read_timeout=call.settings.healthcheck_timeout,
+                bound=call.settings.max_connections,
             )
             body = await response.read(ANSWER_LIMIT)
-        except NurseryClosedError:
-            raise
         except ServiceError as exc:
             self.health.failure(exc)
             raise
@@ -143,11 +135,11 @@ class Client:
         if endpoint.circuit.probed(time.monotonic(), True, random.random):
             logger.warning("%s at %s answers again", self.service, endpoint.url)
 
-    # For the tries of its calls.
+    # For the tries of its calls (see `retrying.Tried`).
 
     def note_retry(self) -> None:
         """A request is made again."""
-        self._retries += 1
+        self.counters.retry()
 
     def note_success(self, endpoint: Endpoint) -> None:
         """A request was answered, be it with a refusal."""
@@ -157,7 +149,7 @@ class Client:
 
     def note_failure(self, endpoint: Endpoint, failure: ServiceError) -> None:
         """A request failed in a way that may pass."""
-        if not isinstance(failure, retry.TransientRefusal):
+        if not isinstance(failure, retry_policy.TransientRefusal):
             self.health.failure(failure)
         if isinstance(failure, ConnectError):
             self.address.lost(endpoint)
@@ -165,20 +157,23 @@ class Client:
         current = self.address.current() is endpoint
         if current and endpoint.circuit.failure(time.monotonic(), failure, random.random):
             logger.warning(
-                "%s at %s fails again and again, lately: %s; its requests wait for a good ping",
+                "%s at %s: circuit opened after repeated failures (last: %s); "
+                "its requests wait for a successful ping",
                 self.service,
                 endpoint.url,
-                failure,
+                # Not the error itself: a log record that is kept would keep its frames.
+                str(failure),
             )
 
     def _close_sessions(self) -> None:
-        """Nothing to close: connections belong to the nursery, which other callers go on using."""
+        """Nothing to close: other callers go on using the process's connections."""
 
     def _close_sessions_for_thread(self, thread: threading.Thread) -> None:
-        """Nothing to close: no thread but the nursery's has connections."""
+        """Nothing to close: no thread has connections of its own."""
 
     def snapshot(self) -> ClientSnapshot:
         """The client as plain data."""
+        counters = self.counters
         return ClientSnapshot(
             name=type(self).__name__,
             url=self.url,
@@ -186,11 +181,11 @@ class Client:
             readonly=self.readonly,
             health=self.health.state.value,
             last_round_trip=self.health.last_round_trip,
-            requests=self._requests,
-            retries=self._retries,
-            bytes_sent=self._bytes_sent,
-            bytes_received=self._bytes_received,
-            in_flight=self._in_flight,
+            requests=counters.requests,
+            retries=counters.retries,
+            bytes_sent=counters.bytes_sent,
+            bytes_received=counters.bytes_received,
+            in_flight=counters.in_flight,
         )
 
     # For the clients of the services.
@@ -204,14 +199,28 @@ class Client:
                 "set SEAMLESS_ALLOW_REMOTE_CLIENTS_IN_WORKER=1 to allow it"
             )
 
+    def _attempt(
+        self,
+        call: Call,
+        what: str,
+        attempt: Attempt[T],
+        *args: Any,
+        progress: Callable[[], int] | None = None,
+    ) -> Awaitable[T]:
+        """Run `attempt(call, endpoint, *args)` until it counts (see `Tries.run`)."""
+        tries = Tries(self, call, what, attempt, args, progress)
+        total = call.settings.total_timeout
+        return tries.run() if total is None else tries.run_within(total)
+
     async def _exchange(
         self,
-        scope: Scope,
+        call: Call,
         endpoint: Endpoint,
         request: Request,
         *,
-        lane: str = "main",
+        lane: str = MAIN_LANE,
         limit: int = ANSWER_LIMIT,
+        read_timeout: float | EllipsisType | None = ...,
         urgent: bool = False,
     ) -> tuple[int, bytes]:
         """Send a request and read its answer whole: status (below 400, or 4xx) and body.
@@ -219,107 +228,109 @@ class Client:
         Raises TransientRefusal for a status that asks to try again, ProtocolError for a body of
         more than `limit` bytes.
         """
-        response = await self._send(scope, endpoint, request, lane=lane, urgent=urgent)
+        started = time.perf_counter()
+        try:
+            response = await self._sent(
+                call, endpoint, request, lane=lane, read_timeout=read_timeout, urgent=urgent
+            )
+        except BaseException:
+            self.counters.request(0)
+            raise
+        self._note_answer(request, response, started)
         body = await response.read(limit)
-        self._bytes_received += len(body)
+        self.counters.receive(len(body))
         self._raise_if_transient(response, body)
         return response.status, body
 
     @staticmethod
     def _raise_if_transient(response: Response, body: bytes) -> None:
         """TransientRefusal for an answer that asks to try again."""
-        if retry.is_transient_status(response.status):
-            raise retry.TransientRefusal(
+        if retry_policy.is_transient_status(response.status):
+            raise retry_policy.TransientRefusal(
                 response.status,
                 quote(body),
-                retry.retry_after_seconds(response.headers, time.time()),
+                retry_policy.retry_after_seconds(response.headers, time.time()),
             )
 
     async def _send(
         self,
-        scope: Scope,
+        call: Call,
         endpoint: Endpoint,
         request: Request,
         *,
-        lane: str = "main",
+        lane: str = MAIN_LANE,
         read_timeout: float | EllipsisType | None = ...,
-        bound: int | EllipsisType | None = ...,
+        bound: int | None = None,
+        patience: float | None = None,
         urgent: bool = False,
     ) -> Response:
         """Send a request and await the head of its answer; the caller closes the response.
 
-        The read timeout (seconds) and the bound on connections are the settings' by default. Unless
-        it is `urgent`, a request is not sent while the service's circuit is open (a
-        CircuitOpenError): it may have opened since the call was let pass.
+        The read timeout (seconds) and the bound on connections are the settings' by default. With
+        `patience`, the response is pending if its head has not come in so many seconds. Unless it
+        is `urgent`, a request is not sent while the service's circuit is open (a CircuitOpenError):
+        it may have opened since the call was let pass.
         """
+        started = time.perf_counter()
+        try:
+            response = await self._sent(
+                call,
+                endpoint,
+                request,
+                lane=lane,
+                read_timeout=read_timeout,
+                bound=bound,
+                patience=patience,
+                urgent=urgent,
+            )
+        except BaseException:
+            self.counters.request(0)
+            raise
+        self._note_answer(request, response, started)
+        return response
+
+    def _sent(
+        self,
+        call: Call,
+        endpoint: Endpoint,
+        request: Request,
+        *,
+        lane: str,
+        read_timeout: float | EllipsisType | None,
+        bound: int | None = None,
+        patience: float | None = None,
+        urgent: bool,
+    ) -> Awaitable[Response]:
+        settings = call.settings
         if not urgent:
             endpoint.circuit.require_closed()
-            request.before_turn = endpoint.circuit.require_closed
-        if isinstance(read_timeout, EllipsisType):
-            read_timeout = scope.settings.read_timeout
-        transport = scope.resource(make_transport)
-        self._requests += 1
-        started = time.perf_counter()
-        response = await transport.send(
+            request.before_sending = endpoint.circuit.require_closed
+        return connections.transport.send(
+            call,
             request,
             endpoint.origin,
             lane=lane,
-            read_timeout=read_timeout,
-            bound=bound,
+            read_timeout=settings.read_timeout if read_timeout is ... else read_timeout,
+            bound=settings.max_connections if bound is None else bound,
+            patience=patience,
         )
-        self.health.success(time.perf_counter() - started)
-        # A body that waits for the server's go stays here where the answer comes instead of it.
-        if not request.expect_continue or response.status == 200:
-            self._bytes_sent += request.body_length
-        return response
 
-    async def _attempt(self, scope: Scope, what: str, attempt: Attempt[T], *args: Any) -> T:
-        """Run `attempt`, with `args`, until it counts (see `Attempts.run`)."""
-        attempts = Attempts(self, scope, what, attempt, args)
-        total = scope.settings.total_timeout
-        self._in_flight += 1
-        try:
-            return await (attempts.run() if total is None else attempts.run_within(total))
-        finally:
-            self._in_flight -= 1
+    def _note_answer(self, request: Request, response: Response, started: float) -> None:
+        if not response.is_pending:
+            self.health.success(time.perf_counter() - started)
+        # With Expect: 100-continue, an early answer means that the body was not sent.
+        sent = not request.expect_continue or response.status == 200
+        self.counters.request(request.body_length if sent else 0)
 
     def _refused(self, what: str, status: int, body: bytes) -> RefusedError:
         text = quote(body)
         return RefusedError(
-            f"{self.service} at {self.url} refused {what} with {status}: {text}",
-            status=status,
-            text=text,
+            f"{self.describe()} refused {what} with {status}: {text}", status=status, text=text
         )
 
-    async def _check(self, scope: Scope) -> None:
+    async def _check(self, call: Call) -> None:
         """A healthcheck that is retried like any request."""
-
-        async def attempt(scope: Scope, endpoint: Endpoint) -> None:
-            await self.ping(scope, endpoint)
-
-        await self._attempt(scope, "the healthcheck", attempt)
-
-
-class ScopedTransport(Transport):
-    """The connections of one scope."""
-
-    async def upkeep(self) -> None:
-        """Keep the read timeouts, and close connections that are idle for too long."""
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(self.keep_timeouts)
-            while True:
-                await anyio.sleep(UPKEEP_INTERVAL)
-                self.expire()
-
-
-def make_transport(scope: Scope) -> ScopedTransport:
-    """The resource of a scope that holds its connections."""
-    settings = scope.settings
-    return ScopedTransport(
-        connect_timeout=settings.connect_timeout,
-        max_connections=settings.max_connections,
-        idle_lifetime=settings.idle_connection_lifetime,
-    )
+        await self._attempt(call, "the healthcheck", self.ping)
 
 
 def quote(body: bytes) -> str:
@@ -328,15 +339,14 @@ def quote(body: bytes) -> str:
     return text if len(text) <= QUOTED_TEXT else f"{text[:QUOTED_TEXT]}..."
 
 
-def close_all_clients() -> None:
-    """Give up everything that the clients hold, from any thread: connections, pings, the thread.
-
-    Requests in flight get a grace period. `seamless.close()` calls this when it has marked Seamless
-    closed. It may be called twice, or with nothing open; clients stay registered, and their next
-    call (Seamless can be reopened) opens what it needs again. In a host's nursery the clients come
-    to rest, and the nursery stays the host's.
-    """
-    process.close()
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
-os.register_at_fork(after_in_child=abandon_after_fork)
+def _after_fork_in_child() -> None:
+    # The parent's calls are not under way here, and its threads may have held the locks.
+    for client in list(_clients):
+        client.counters = Counters()
+        client.health = HealthRecord(client.service)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

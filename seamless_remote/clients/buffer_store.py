@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from seamless import Checksum
 
-from .endpoint import Address, Endpoint, KnownAddress, LaunchedAddress
-from ..validation import path_of
 from ..buffers.folder import BufferFolder
 from ..checksums import checksum_hex
 from ..errors import ServiceError
-from .hashserver import HashserverClient
 from ..launching.launch import working_directory
-from ..nursery.process import call
 from ..launching.placement import Placement
+from ..nursery.calling import call
+from ..validation import path_of
+from .endpoint import Address, Endpoint, KnownAddress, LaunchedAddress
+from .hashserver import HashserverClient
 
 
 class BufferClient(HashserverClient):
@@ -53,17 +53,16 @@ class BufferClient(HashserverClient):
             super().ensure_initialized_sync(skip_healthcheck=skip_healthcheck)
 
     async def promise(self, checksum: Checksum | str) -> None:
-        """Tell the server that this buffer is on its way: reads of it wait, for ten minutes at
-        most.
+        """Tell the server that this buffer is on its way: reads of it wait, at most ten minutes.
 
         ServiceError: the server could not be told.
         """
         self.require_usable("promise of a buffer")
-        await call(self.promise_in, checksum_hex(checksum))
+        await call("promise", self.put_promise, checksum_hex(checksum))
 
 
 class BufferLaunchedClient(BufferClient):
-    """A hashserver that is launched on demand; its folder is read directly where it is local."""
+    """A hashserver that is launched on demand. If its folder is on this machine, it is read too."""
 
     def __init__(self, placement: Placement, *, readonly: bool) -> None:
         """seamless_config.ConfigurationError: the cluster has no hashserver."""

@@ -1,18 +1,16 @@
 """Whether a service is worth asking: after repeated failures single probes find that out.
 
-Decisions only: the clock is the caller's, and so are the probes. Calls of several threads may use
-one circuit without a lock: what they may cost each other is a failure that is not counted, or one
-probe more.
+Decisions only: the clock is the caller's, and so are the probes.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 
-from seamless_remote.errors import ServiceError
-
-from . import retry_policy as retry
+from ..errors import ServiceError
+from . import retry_policy
 
 OPENS_AFTER = 10
 """So many failures in a row, of whatever calls, open the circuit."""
@@ -21,16 +19,17 @@ PROBE_BASE = 0.25
 LONGEST_PROBE_PAUSE = 1.0
 """Seconds between two probes: at most the base at first, twice as much each time, up to a cap."""
 
-PROBE_LEASE = 30.0
-"""Seconds after which a probe that nobody has reported on is taken for lost."""
+PROBE_LEASE = 2.0
+"""Seconds after which somebody else may probe as well, if the first one has not reported: its loop
+may stand still."""
 
 
 class CircuitOpenError(ServiceError):
-    """A request was not sent, for the circuit opened while it waited for its turn."""
+    """A request was not sent: the circuit opened while it waited for its turn."""
 
 
 class Circuit:
-    """Closed, requests pass; open, none does, but for one probe at a time.
+    """Closed, requests pass; open, none does, but for one probe at a time. For calls of any thread.
 
     - closed: `failure` counts, `success` starts the count anew; after `OPENS_AFTER` failures in a
       row the circuit is open.
@@ -39,11 +38,18 @@ class Circuit:
     - closed on trial, after a probe that was answered: the next failure opens it again, with the
       pauses between probes as long as they had become; the next success closes it for good.
 
-    A request that was under way when the circuit opened closes it as well by its success. One that
-    is retired is open for good.
+    A success of a request sent earlier also closes it. A retired circuit stays open for good.
     """
 
-    __slots__ = ("_failures", "_opened_at", "_probe_at", "_probes", "_retired", "last_failure")
+    __slots__ = (
+        "_failures",
+        "_lock",
+        "_opened_at",
+        "_probe_at",
+        "_probes",
+        "_retired",
+        "last_failure",
+    )
 
     def __init__(self) -> None:
         self._failures = 0
@@ -51,6 +57,7 @@ class Circuit:
         self._probe_at = math.inf
         self._opened_at: float | None = None
         self._retired = False
+        self._lock = threading.RLock()
         self.last_failure = ""
 
     @property
@@ -61,7 +68,7 @@ class Circuit:
     def require_closed(self) -> None:
         """CircuitOpenError if it is open: for a request that has waited since it was let pass."""
         if self._opened_at is not None:
-            raise CircuitOpenError(f"the service is in trouble, lately: {self.last_failure}")
+            raise CircuitOpenError(f"circuit open; last failure: {self.last_failure}")
 
     def open_for(self, now: float) -> float:
         """For how many seconds it has been open."""
@@ -70,48 +77,55 @@ class Circuit:
 
     def success(self) -> bool:
         """A request was answered. True if that closes the circuit."""
-        self._failures = self._probes = 0
-        return self._opened_at is not None and self._close()
+        if not self._failures and not self._probes and self._opened_at is None:
+            return False
+        with self._lock:
+            self._failures = self._probes = 0
+            return self._close()
 
     def failure(self, now: float, reason: object, random: Callable[[], float]) -> bool:
         """A request failed in a way that may pass. True if that opens the circuit."""
-        self._failures += 1
-        self.last_failure = str(reason)
-        if self.is_open or self._failures < OPENS_AFTER:
-            return False
-        self._opened_at = now
-        self._await_probe(now, random)
-        return True
+        with self._lock:
+            self._failures += 1
+            self.last_failure = str(reason)
+            if self.is_open or self._failures < OPENS_AFTER:
+                return False
+            self._opened_at = now
+            self._await_probe(now, random)
+            return True
 
     def may_probe(self, now: float) -> bool:
         """Whether the caller is the one who probes now, and reports by `probed`."""
-        if not self.is_open or self._retired or now < self._probe_at:
-            return False
-        self._probe_at = now + PROBE_LEASE
-        return True
+        with self._lock:
+            if not self.is_open or self._retired or now < self._probe_at:
+                return False
+            self._probe_at = now + PROBE_LEASE
+            return True
 
     def probed(self, now: float, answered: bool | None, random: Callable[[], float]) -> bool:
         """Report on a probe; None: it was cancelled, and is due again. True if that closes it."""
-        if not self.is_open or self._retired:
+        with self._lock:
+            if not self.is_open or self._retired:
+                return False
+            if answered:
+                self._failures = OPENS_AFTER - 1
+                return self._close()
+            if answered is None:
+                self._probe_at = now
+            else:
+                self._await_probe(now, random)
             return False
-        if answered:
-            self._failures = OPENS_AFTER - 1
-            return self._close()
-        if answered is None:
-            self._probe_at = now
-        else:
-            self._await_probe(now, random)
-        return False
 
     def retire(self, now: float) -> None:
         """The service will not come back there: what waits for its turn has to look elsewhere."""
-        self._retired = True
-        self._opened_at = now
-        self._probe_at = math.inf
+        with self._lock:
+            self._retired = True
+            self._opened_at = now
+            self._probe_at = math.inf
 
     def _await_probe(self, now: float, random: Callable[[], float]) -> None:
         self._probes += 1
-        self._probe_at = now + retry.pause(
+        self._probe_at = now + retry_policy.pause(
             self._probes, random, base=PROBE_BASE, cap=LONGEST_PROBE_PAUSE
         )
 

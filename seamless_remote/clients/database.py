@@ -7,30 +7,31 @@ object in the body of GET as of PUT, 404 for a key that it does not know.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .endpoint import Endpoint, KnownAddress, LaunchedAddress
 from ..checksums import is_checksum
-from .base import Client, quote
 from ..errors import AnswerError, ExchangeError
-from .answers import json_of
-from ..nursery.scope import Scope
 from ..launching.placement import Placement
+from ..nursery.calls import Call
+from ..nursery.process import this_process
 from ..transport.messages import Request
+from .answers import json_of
+from .base import Client, quote
+from .endpoint import Endpoint, KnownAddress, LaunchedAddress
 
 T = TypeVar("T")
 
 DIFFERENT_METADATA = "already exists with different metadata"
-"""What the database's 409 says where it holds another execution record."""
+"""What the database's 409 says if it holds another execution record."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Confirmation:
-    """How to find out whether a write whose answer got lost has taken effect.
+    """How to find out whether a write took effect if its answer got lost.
 
-    `shows` is given the answer to `question`: None for an unknown key.
+    `shows` gets the answer to `question`: None for an unknown key.
     """
 
     question: dict[str, Any]
@@ -40,8 +41,8 @@ class _Confirmation:
 class DatabaseClient(Client):
     """A result database at a known URL. Checksums go in and come out as 64 hex digits.
 
-    Reads give None where the database does not know the key. All raise ServiceError where it cannot
-    be reached, RefusedError where it refuses, AnswerError where its answer makes no sense.
+    Reads give None if the database does not know the key. All raise ServiceError if it cannot be
+    reached, RefusedError if it refuses, and AnswerError if its answer makes no sense.
     """
 
     service = "database"
@@ -52,9 +53,9 @@ class DatabaseClient(Client):
 
     # Reads.
 
-    async def get_result(self, scope: Scope, tf_checksum: str) -> str | None:
+    async def get_result(self, call: Call, tf_checksum: str) -> str | None:
         """The checksum of a transformation's result."""
-        body = await self._get(scope, {"type": "transformation", "checksum": tf_checksum})
+        body = await self._get(call, {"type": "transformation", "checksum": tf_checksum})
         if body is None:
             return None
         text = body.decode("ascii", "replace")
@@ -62,47 +63,47 @@ class DatabaseClient(Client):
             raise self._unexpected("a result checksum", body)
         return text
 
-    async def get_rev_transformations(self, scope: Scope, result: str) -> list[str] | None:
+    async def get_rev_transformations(self, call: Call, result: str) -> list[str] | None:
         """The transformations that have this result: each once, in the order of their recording."""
         answer = await self._get_json(
-            scope, {"type": "rev_transformations", "checksum": result}, list
+            call, {"type": "rev_transformations", "checksum": result}, list
         )
         if answer is None:
             return None
         if not all(is_checksum(each) for each in answer):
             raise AnswerError(
-                f"database at {self.url}: not all of {answer!r} are checksums of transformations"
+                f"{self.describe()}: not all of {answer!r} are checksums of transformations"
             )
         # A repeated write adds a row each time.
         return list(dict.fromkeys(answer))
 
-    async def get_execution_record(self, scope: Scope, tf_checksum: str) -> dict[str, Any] | None:
+    async def get_execution_record(self, call: Call, tf_checksum: str) -> dict[str, Any] | None:
         """The execution record of a transformation."""
-        return await self._get_json(scope, {"type": "metadata", "checksum": tf_checksum}, dict)
+        return await self._get_json(call, {"type": "metadata", "checksum": tf_checksum}, dict)
 
     async def get_bucket_probe(
-        self, scope: Scope, bucket_kind: str, label: str
+        self, call: Call, bucket_kind: str, label: str
     ) -> dict[str, Any] | None:
         """The last probe of a bucket."""
         question = {"type": "bucket_probe", "bucket_kind": bucket_kind, "label": label}
-        return await self._get_json(scope, question, dict)
+        return await self._get_json(call, question, dict)
 
     async def get_irreproducible_records(
-        self, scope: Scope, tf_checksum: str, result: str | None
+        self, call: Call, tf_checksum: str, result: str | None
     ) -> list[dict[str, Any]] | None:
         """The contested results of a transformation (only `result`, if given)."""
         question = {"type": "irreproducible", "checksum": tf_checksum}
         if result is not None:
             question["result"] = result
-        answer = await self._get_json(scope, question, list)
+        answer = await self._get_json(call, question, list)
         if answer is not None and not all(isinstance(each, dict) for each in answer):
-            raise AnswerError(f"database at {self.url}: not all of {answer!r} are JSON objects")
+            raise AnswerError(f"{self.describe()}: not all of {answer!r} are JSON objects")
         # As with reverse transformations.
-        return answer and [each for i, each in enumerate(answer) if each not in answer[:i]]
+        return answer and list({json.dumps(each, sort_keys=True): each for each in answer}.values())
 
     # Writes.
 
-    async def set_result(self, scope: Scope, tf_checksum: str, result: str) -> bool:
+    async def set_result(self, call: Call, tf_checksum: str, result: str) -> bool:
         """Record a transformation's result, in place of an earlier one; True when it is written."""
 
         confirmation = _Confirmation(
@@ -110,21 +111,21 @@ class DatabaseClient(Client):
             lambda answer: answer == result.encode(),
         )
         value = {"type": "transformation", "checksum": tf_checksum, "value": result}
-        return await self._put(scope, value, confirmation)
+        return await self._put(call, value, confirmation)
 
     async def set_execution_record(
-        self, scope: Scope, tf_checksum: str, result: str, record: dict[str, Any]
+        self, call: Call, tf_checksum: str, result: str, record: dict[str, Any]
     ) -> bool:
         """Record how a transformation was executed.
 
-        True when it is written; False where the database holds another record for it already.
+        True when it is written; False if the database holds another record for it already.
         """
         value = {"type": "metadata", "checksum": tf_checksum, "result": result, "value": record}
-        return await self._put(scope, value, conflict=DIFFERENT_METADATA)
+        return await self._put(call, value, conflict=DIFFERENT_METADATA)
 
     async def set_bucket_probe(
         self,
-        scope: Scope,
+        call: Call,
         bucket_kind: str,
         label: str,
         bucket_checksum: str,
@@ -140,35 +141,47 @@ class DatabaseClient(Client):
             "freshness_tokens": freshness_tokens,
             "captured_at": captured_at,
         }
-        return await self._put(scope, value)
+        return await self._put(call, value)
 
-    async def undo_result(self, scope: Scope, tf_checksum: str, result: str) -> bool:
-        """Contest a result and remove it; False where the transformation has another result."""
+    async def undo_result(self, call: Call, tf_checksum: str, result: str) -> bool:
+        """Contest a result and remove it; False if the transformation has another result."""
         question = {"type": "irreproducible", "checksum": tf_checksum, "result": result}
-        before = await self._get(scope, question)
+        before = await self._get(call, question)
         confirmation = _Confirmation(question, lambda answer: answer not in (None, before))
-        return await self._put(scope, question, confirmation, unknown_is_false=True)
+        return await self._put(call, question, confirmation, unknown_is_false=True)
 
-    def _get(self, scope: Scope, question: dict[str, Any]) -> Awaitable[bytes | None]:
+    async def _get(self, call: Call, question: dict[str, Any]) -> bytes | None:
         what = f"the look-up of a {question['type']}"
-        return self._attempt(scope, what, self._get_once, question)
+        answer = await self._attempt(call, what, self._ask_in_turn, "GET", question)
+        return self._found(what, answer)
 
-    async def _get_once(
-        self, scope: Scope, endpoint: Endpoint, question: dict[str, Any]
-    ) -> bytes | None:
-        # While it waits for its turn, a look-up is little more than its question.
-        async with scope.limiter:
-            body = json.dumps(question).encode()
-            request = Request("GET", f"{endpoint.path}/", body=body, safe=True)
-            status, answer = await self._exchange(scope, endpoint, request)
+    def _found(self, what: str, answer: tuple[int, bytes]) -> bytes | None:
+        """The body of an answer to a question; None for an unknown key."""
+        status, body = answer
         if status == 200:
-            return answer
+            return body
         if status == 404:
             return None
-        raise self._refused(f"the look-up of a {question['type']}", status, answer)
+        raise self._refused(what, status, body)
 
-    async def _get_json(self, scope: Scope, question: dict[str, Any], kind: type[T]) -> T | None:
-        body = await self._get(scope, question)
+    async def _ask_in_turn(
+        self, call: Call, endpoint: Endpoint, method: str, value: dict[str, Any]
+    ) -> tuple[int, bytes]:
+        """Make one request when the process's bound on database requests has a place for it."""
+        limiter = this_process().limiter
+        share = limiter.take_now(call.loop)
+        if share is None:
+            call.waits_for = "its turn at the database limiter"
+            share = await limiter.take(call.loop)
+        try:
+            body = json.dumps(value).encode()
+            request = Request(method, f"{endpoint.path}/", body=body, safe=method == "GET")
+            return await self._exchange(call, endpoint, request)
+        finally:
+            limiter.give_back(share)
+
+    async def _get_json(self, call: Call, question: dict[str, Any], kind: type[T]) -> T | None:
+        body = await self._get(call, question)
         if body is None:
             return None
         answer = json_of(body, kind)
@@ -178,31 +191,28 @@ class DatabaseClient(Client):
 
     async def _put(
         self,
-        scope: Scope,
+        call: Call,
         value: dict[str, Any],
         confirmation: _Confirmation | None = None,
         *,
         conflict: str | None = None,
         unknown_is_false: bool = False,
     ) -> bool:
-        """Write; where an answer got lost, it is found out what became of it before a repetition.
+        """Write. If an answer got lost, find out what became of the write before repeating it.
 
         Without a confirmation a write may be repeated: the database replaces, or knows it already.
         """
         what = f"the writing of a {value['type']}"
-        body = json.dumps(value).encode()
         in_doubt = False
 
-        async def attempt(scope: Scope, endpoint: Endpoint) -> bool:
+        async def attempt(call: Call, endpoint: Endpoint) -> bool:
             nonlocal in_doubt
             if in_doubt and confirmation is not None:
-                answer = await self._get_once(scope, endpoint, confirmation.question)
-                if confirmation.shows(answer):
+                answer = await self._ask_in_turn(call, endpoint, "GET", confirmation.question)
+                if confirmation.shows(self._found(what, answer)):
                     return True
-            request = Request("PUT", f"{endpoint.path}/", body=body)
             try:
-                async with scope.limiter:
-                    status, text = await self._exchange(scope, endpoint, request)
+                status, text = await self._ask_in_turn(call, endpoint, "PUT", value)
             except ExchangeError:
                 in_doubt = True
                 raise
@@ -215,11 +225,11 @@ class DatabaseClient(Client):
                 return False
             raise refusal
 
-        return await self._attempt(scope, what, attempt)
+        return await self._attempt(call, what, attempt)
 
     def _unexpected(self, wanted: str, body: bytes) -> AnswerError:
         return AnswerError(
-            f"database at {self.url} answered {quote(body[:200])!r} where {wanted} was expected"
+            f"{self.describe()} answered {quote(body[:200])!r} where {wanted} was expected"
         )
 
 

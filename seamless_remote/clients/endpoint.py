@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
@@ -10,8 +11,8 @@ from dataclasses import dataclass, field
 
 from ..errors import LaunchError
 from ..launching.launch import Launch, Launched
+from ..transport.urls import Origin, parse_url
 from .circuit import Circuit
-from ..transport.messages import Origin, parse_url
 from .retry_policy import RetryBudget
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 class Endpoint:
     """A service's URL, taken apart once, and what is known of the service there.
 
-    A service that is launched again is another one: it begins with a closed circuit.
+    A service that is launched again has a new endpoint, with a closed circuit and a full budget.
     """
 
     url: str
@@ -39,7 +40,12 @@ class Endpoint:
 
 
 class Address(ABC):
-    """How a client gets at its endpoint. Any thread may ask."""
+    """How a client finds its endpoint. Any thread may ask."""
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the service is known to have been running before."""
+        return True
 
     @abstractmethod
     def current(self) -> Endpoint | None:
@@ -56,6 +62,11 @@ class Address(ABC):
     @abstractmethod
     def lost(self, endpoint: Endpoint) -> None:
         """Nothing listens at `endpoint` any more."""
+
+    def describe(self, service: str) -> str:
+        """The service and where it is, for messages."""
+        endpoint = self.current()
+        return service if endpoint is None else f"{service} at {endpoint.url}"
 
 
 class KnownAddress(Address):
@@ -83,6 +94,11 @@ class LaunchedAddress(Address):
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
         self._endpoint: Endpoint | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def has_run(self) -> bool:
+        return self.launch.has_run
 
     def current(self) -> Endpoint | None:
         launched = self.launch.current()
@@ -99,15 +115,28 @@ class LaunchedAddress(Address):
             endpoint.circuit.retire(time.monotonic())
             self.launch.drop(endpoint.launched)
 
+    def describe(self, service: str) -> str:
+        """The service with its project, stage and cluster, and where it is or was."""
+        endpoint = self._endpoint
+        if endpoint is None or endpoint.launched is None:
+            return self.launch.name
+        remote_url = endpoint.launched.remote_url
+        tunnel = "" if remote_url == endpoint.url else f", through a tunnel to {remote_url}"
+        return f"{self.launch.name} at {endpoint.url}{tunnel}"
+
     def start(self) -> None:
         """Begin launching in the background; a failure is logged, and met again when it is used."""
         self.launch.start().add_done_callback(_log_failure)
 
     def _endpoint_of(self, launched: Launched) -> Endpoint:
         endpoint = self._endpoint
-        if endpoint is None or endpoint.launched is not launched:
-            endpoint = self._endpoint = Endpoint.at(launched.url, launched)
-        return endpoint
+        if endpoint is not None and endpoint.launched is launched:
+            return endpoint
+        # One for all threads: it holds the circuit and the budget.
+        with self._lock:
+            if self._endpoint is None or self._endpoint.launched is not launched:
+                self._endpoint = Endpoint.at(launched.url, launched)
+            return self._endpoint
 
 
 def _log_failure(future: Future[Launched]) -> None:

@@ -15,16 +15,18 @@ from typing import Any
 
 import anyio
 
-from .endpoint import Address, Endpoint
 from ..buffers.download import Download, Outcome, measure
-from .base import ANSWER_LIMIT, CONTROL_LANE, Client, quote
-from ..errors import AnswerError, ExchangeError, RemoteError, WrongBytesError
 from ..buffers.hashing import checksum_of
 from ..buffers.ingest import Target
-from .answers import json_of
-from ..nursery.scope import Scope
-from . import retry_policy as retry
+from ..errors import AnswerError, ExchangeError, WrongBytesError
+from ..nursery.calls import Call
 from ..transport.messages import Request, Response
+from . import retry_policy
+from .answers import json_of
+from .awaited_buffers import AwaitedBuffers, Presence
+from .base import ANSWER_LIMIT, CONTROL_LANE, Client, quote
+from .endpoint import Address, Endpoint
+from .uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
@@ -34,87 +36,118 @@ UPLOAD_LANE = "upload"
 QUESTIONS_LANE = "questions"
 """Questions may wait for an upload to end, and a download or an upload for their answer."""
 
-ASK_BEFORE_BYTES = 64 * 1024
-"""From this many bytes on, the server is asked for its go before the body of an upload is sent."""
+EXPECT_FROM_BYTES = 64 * 1024
+"""Use Expect: 100-continue from this size on."""
 
 LENGTHS_AT_ONCE = 10_000
-"""How many checksums one question about lengths names at most."""
+"""How many checksums one question names at most."""
 
 REFUSAL_BYTES = 64 * 1024
 """What a refusal may say beyond the question."""
+
+HEAD_PATIENCE = 0.2
+"""Seconds after which a download without any answer asks whether its buffer is only promised."""
 
 _JSON = (("Content-Type", "application/json"),)
 
 
 class HashserverClient(Client):
-    """A hashserver at some address; its coroutines run in a scope. Checksums are 64 hex digits."""
+    """A hashserver at some address. Checksums are 64 hex digits."""
 
     service = "hashserver"
 
     def __init__(self, address: Address, *, readonly: bool) -> None:
         super().__init__(address, readonly=readonly)
-        self._uploads: dict[str, Request] = {}
+        self._uploads = Uploads()
+        self._awaited = AwaitedBuffers(self._ask_presence)
 
-    async def get_in(self, scope: Scope, checksum: str) -> bytes | None:
-        """Download a buffer; None where the server does not have it, or has wrong bytes (logged).
+    def download(self, checksum: str) -> MemoryDownload:
+        """A download into memory, still to be run."""
+        return MemoryDownload(self, checksum)
 
-        Waits while the buffer is promised. ServiceError: the server could not be asked.
-        """
-        # It grows by moving pages, and gives its bytes away uncopied.
-        memory = io.BytesIO()
-
-        def restart() -> None:
-            memory.seek(0)
-            memory.truncate()
-
-        if not await self.copy_in(scope, checksum, memory, restart):
-            return None
-        return memory.getvalue()
-
-    async def copy_in(
-        self, scope: Scope, checksum: str, target: Target, restart: Callable[[], None]
+    async def copy_buffer(
+        self, call: Call, checksum: str, target: Target, restart: Callable[[], None]
     ) -> bool:
-        """Download a buffer to `target` in constant memory; False where `get_in` gives None.
+        """Download a buffer to `target` in constant memory.
 
-        `restart` empties the target: whenever the bytes begin anew, and where nothing is found.
+        False if the server does not have it, or has wrong bytes (logged). Waits while the buffer is
+        promised. `restart` empties the target: whenever the bytes begin anew, and when nothing was
+        found. ServiceError: the server could not be asked.
         """
         download = Download(checksum, target, restart)
-
-        async def attempt(scope: Scope, endpoint: Endpoint) -> bool:
-            async def ask_length() -> int | None:
-                (answer,) = await self._ask(scope, endpoint, "/buffer-length", [checksum])
-                return await self._length(scope, endpoint, checksum, answer)
-
-            outcome = Outcome.ANEW
-            while outcome is Outcome.ANEW:
-                request = download.request(f"{endpoint.path}/{checksum}")
-                async with await self._send(scope, endpoint, request) as response:
-                    if not download.is_answered_by(response):
-                        return await self._no_buffer(response, checksum)
-                    outcome = await download.take(response, ask_length)
-            if outcome is Outcome.WRONG:
-                logger.warning(
-                    "%s at %s sent wrong bytes for %s: %s; the next source is tried",
-                    self.service,
-                    endpoint.url,
-                    checksum,
-                    download.fault,
-                )
-            return outcome is Outcome.RIGHT
-
-        found = False
         try:
-            found = await self._attempt(scope, f"the download of {checksum}", attempt)
-        except RemoteError:
+            found = await self.run_download(call, download)
+        except Exception:
             await download.begin_anew()
             raise
-        finally:
-            self._bytes_received += download.received
         if not found:
             await download.begin_anew()
         return found
 
-    async def put_in(self, scope: Scope, checksum: str, content: bytes | memoryview) -> bool:
+    async def run_download(self, call: Call, download: Download) -> bool:
+        """Run a download to its end, from where it stands. Result and errors as above."""
+        received = download.received
+        try:
+            return await self._attempt(
+                call,
+                f"the download of {download.checksum}",
+                self._download_once,
+                download,
+                progress=lambda: download.position,
+            )
+        finally:
+            self.counters.receive(download.received - received)
+
+    async def _download_once(self, call: Call, endpoint: Endpoint, download: Download) -> bool:
+        checksum = download.checksum
+
+        async def ask_length() -> int | None:
+            (answer,) = await self._ask(call, endpoint, "/buffer-length", [checksum])
+            return await self._length(call, endpoint, checksum, answer)
+
+        outcome = Outcome.ANEW
+        while outcome is Outcome.ANEW:
+            request = download.request(f"{endpoint.path}/{checksum}")
+            async with await self._get(call, endpoint, request, checksum) as response:
+                if not download.is_answered_by(response):
+                    return await self._no_buffer(response, checksum)
+                outcome = await download.take(response, ask_length)
+        if outcome is Outcome.WRONG:
+            logger.warning(
+                "%s at %s sent wrong bytes for %s: %s; the next source is tried",
+                self.service,
+                endpoint.url,
+                checksum,
+                download.fault,
+            )
+        return outcome is Outcome.RIGHT
+
+    async def _get(
+        self, call: Call, endpoint: Endpoint, request: Request, checksum: str
+    ) -> Response:
+        """Ask for a buffer; return when the head of the answer has come.
+
+        The server does not answer while a buffer is promised. Such a read gives its connection up,
+        for others may need it, and asks now and then, for all that wait, whether theirs has come.
+        """
+        while True:
+            response = await self._send(call, endpoint, request, patience=HEAD_PATIENCE)
+            try:
+                if not response.is_pending:
+                    return response
+                await self._uploads.free_stuck(call, checksum)
+                (presence,) = await self._ask_presence(call, endpoint, [checksum])
+                if presence is not Presence.PROMISED:
+                    # Stored: the server hashes a large file before it answers.
+                    await response.arrive()
+                    return response
+            except BaseException:
+                response.abandon()
+                raise
+            response.abandon()
+            await self._awaited.until_settled(call, endpoint, checksum)
+
+    async def put_buffer(self, call: Call, checksum: str, content: bytes | memoryview) -> bool:
         """Upload a buffer; True when the server is known to have it stored.
 
         Raises:
@@ -124,142 +157,144 @@ class HashserverClient(Client):
         """
         what = f"the upload of {checksum} ({len(content)} bytes)"
 
-        async def attempt(scope: Scope, endpoint: Endpoint) -> bool:
+        async def attempt(call: Call, endpoint: Endpoint) -> bool:
             for follow_up in itertools.count(1):
-                status, body = await self._put(scope, endpoint, checksum, content)
+                status, body = await self._put(call, endpoint, checksum, content)
                 if status in (200, 201):
                     return True
                 if status != 202:
                     break
                 # Somebody else is uploading it. The question about its length is answered when
                 # that upload has ended, one way or the other; then this one is tried again.
-                self._end_stuck_upload(scope, checksum)
-                await self._ask(scope, endpoint, "/buffer-length", [checksum])
+                await self._uploads.free_stuck(call, checksum)
+                await self._ask(call, endpoint, "/buffer-length", [checksum])
                 if follow_up > 1:
-                    await anyio.sleep(retry.pause(follow_up, random.random))
+                    await anyio.sleep(retry_policy.pause(follow_up, random.random))
             if status == 400 and b"checksum" in body:
                 if await checksum_of(content) == checksum:
                     raise ExchangeError("other bytes arrived than were sent")
                 raise WrongBytesError(
-                    f"{self.service} at {endpoint.url}: {what}: these bytes have another checksum"
+                    f"{self.describe()}: {what}: these bytes have another checksum"
                 )
             raise self._refused(what, status, body)
 
-        return await self._attempt(scope, what, attempt)
+        return await self._attempt(call, what, attempt)
 
-    async def promise_in(self, scope: Scope, checksum: str) -> None:
+    async def put_promise(self, call: Call, checksum: str) -> None:
+        """Tell the server that a buffer is on its way."""
         what = f"the promise of {checksum}"
 
-        async def attempt(scope: Scope, endpoint: Endpoint) -> None:
+        async def attempt(call: Call, endpoint: Endpoint) -> None:
             request = Request("PUT", f"{endpoint.path}/promise/{checksum}", safe=True)
-            status, body = await self._exchange(scope, endpoint, request, lane=CONTROL_LANE)
+            status, body = await self._exchange(call, endpoint, request, lane=CONTROL_LANE)
             if status >= 300:
                 raise self._refused(what, status, body)
 
-        await self._attempt(scope, what, attempt)
+        await self._attempt(call, what, attempt)
 
-    async def lengths_in(self, scope: Scope, checksums: Sequence[str]) -> list[int | None]:
-        """The lengths of the uncompressed buffers in bytes, None where the server has none."""
+    async def get_lengths(self, call: Call, checksums: Sequence[str]) -> list[int | None]:
+        """The lengths of the uncompressed buffers in bytes, None if the server has none."""
         lengths: list[int | None] = []
         for start in range(0, len(checksums), LENGTHS_AT_ONCE):
             part = checksums[start : start + LENGTHS_AT_ONCE]
 
             async def attempt(
-                scope: Scope, endpoint: Endpoint, part: Sequence[str] = part
+                call: Call, endpoint: Endpoint, part: Sequence[str] = part
             ) -> list[int | None]:
-                answers = await self._ask(scope, endpoint, "/buffer-length", part)
+                answers = await self._ask(call, endpoint, "/buffer-length", part)
                 return [
-                    await self._length(scope, endpoint, checksum, answer)
+                    await self._length(call, endpoint, checksum, answer)
                     for checksum, answer in zip(part, answers, strict=True)
                 ]
 
-            lengths += await self._attempt(scope, f"the lengths of {len(part)} buffers", attempt)
+            lengths += await self._attempt(call, f"the lengths of {len(part)} buffers", attempt)
         return lengths
 
     async def _put(
-        self, scope: Scope, endpoint: Endpoint, checksum: str, content: bytes | memoryview
+        self, call: Call, endpoint: Endpoint, checksum: str, content: bytes | memoryview
     ) -> tuple[int, bytes]:
-        # The server answers 201 and 202 before it reads the body: a large one is sent only at its
-        # go (RFC 9110, 10.1.1), so that what it has costs nothing.
+        # The server answers 201 and 202 before it reads the body. With Expect: 100-continue, a
+        # large body that it has already is not sent (RFC 9110, 10.1.1).
         request = Request(
             "PUT",
             f"{endpoint.path}/{checksum}",
             body=content,
-            expect_continue=len(content) >= ASK_BEFORE_BYTES,
+            expect_continue=len(content) >= EXPECT_FROM_BYTES,
             safe=True,
         )
-        self._uploads.setdefault(checksum, request)
-        try:
-            return await self._exchange(scope, endpoint, request, lane=UPLOAD_LANE)
-        finally:
-            if self._uploads.get(checksum) is request:
-                del self._uploads[checksum]
-
-    def _end_stuck_upload(self, scope: Scope, checksum: str) -> None:
-        """End an upload of this process whose loop stands still: nobody else could complete it."""
-        upload = self._uploads.get(checksum)
-        abort = None if upload is None or not scope.alone else upload.abort
-        if abort is not None:
-            logger.info("the upload of %s is stuck with its event loop; it is begun anew", checksum)
-            abort()
+        with self._uploads.under_way(call, checksum, request):
+            return await self._exchange(call, endpoint, request, lane=UPLOAD_LANE)
 
     async def _ask(
-        self, scope: Scope, endpoint: Endpoint, question: str, checksums: Sequence[str]
+        self,
+        call: Call,
+        endpoint: Endpoint,
+        question: str,
+        checksums: Sequence[str],
+        lane: str = QUESTIONS_LANE,
     ) -> list[Any]:
         """Ask one of the questions whose body and answer are lists of the same length."""
         body = json.dumps(list(checksums)).encode()
         request = Request("GET", endpoint.path + question, headers=_JSON, body=body, safe=True)
         # Of each checksum there is less to say than the checksum; a refusal may repeat them all.
         limit = len(body) + REFUSAL_BYTES
-        status, text = await self._exchange(
-            scope, endpoint, request, lane=QUESTIONS_LANE, limit=limit
-        )
+        status, text = await self._exchange(call, endpoint, request, lane=lane, limit=limit)
         if status != 200:
             raise self._refused(question, status, text)
         answers = json_of(text, list)
         if answers is None or len(answers) != len(checksums):
             raise AnswerError(
-                f"{self.service} at {endpoint.url} answered {question} for {len(checksums)} "
+                f"{self.describe()} answered {question} for {len(checksums)} "
                 f"checksums with {quote(text[:200])!r}"
             )
         return answers
 
     async def _length(
-        self, scope: Scope, endpoint: Endpoint, checksum: str, answer: object
+        self, call: Call, endpoint: Endpoint, checksum: str, answer: object
     ) -> int | None:
-        """What one answer to `/buffer-length` says: `true` where promised, 0 where absent.
+        """What one answer to `/buffer-length` says: `true` if promised, 0 if absent.
 
-        0 for the empty buffer as well, about which nobody needs to ask.
+        0 for the empty buffer, too, but nobody needs to ask about that.
         """
         if answer is True:
-            return await self._promised_length(scope, endpoint, checksum)
+            return await self._promised_length(call, endpoint, checksum)
         if isinstance(answer, bool) or not isinstance(answer, int) or answer < 0:
-            raise AnswerError(
-                f"{self.service} at {endpoint.url} gave {answer!r} as the length of {checksum}"
-            )
+            raise AnswerError(f"{self.describe()} gave {answer!r} as the length of {checksum}")
         return answer or None
 
-    async def _promised_length(self, scope: Scope, endpoint: Endpoint, checksum: str) -> int | None:
-        """The length of a buffer that is promised, which the server does not tell even if it has
-        it.
+    async def _promised_length(self, call: Call, endpoint: Endpoint, checksum: str) -> int | None:
+        """The length of a promised buffer. The server does not tell it, even if it has the buffer.
 
-        It is measured by a download, where the server does have it.
+        If it does, download the buffer to measure it.
         """
-        (stored,) = await self._ask(scope, endpoint, "/has-now", [checksum])
-        if not isinstance(stored, bool):
-            raise AnswerError(
-                f"{self.service} at {endpoint.url} was asked whether it has {checksum}, and "
-                f"answered {stored!r}"
-            )
-        if not stored:
+        (presence,) = await self._ask_presence(call, endpoint, [checksum])
+        if presence is not Presence.STORED:
             return None
         request = Request("GET", f"{endpoint.path}/{checksum}", safe=True)
         # Not among the downloads, one of which may be waiting for this answer.
-        async with await self._send(scope, endpoint, request, lane=QUESTIONS_LANE) as response:
+        async with await self._send(call, endpoint, request, lane=QUESTIONS_LANE) as response:
             if response.status == 200:
                 return await measure(response)
             await self._no_buffer(response, checksum)
             return None
+
+    async def _ask_presence(
+        self, call: Call, endpoint: Endpoint, checksums: Sequence[str]
+    ) -> list[Presence]:
+        """Where the server stands with each buffer."""
+        found: list[Presence] = []
+        for start in range(0, len(checksums), LENGTHS_AT_ONCE):
+            part = checksums[start : start + LENGTHS_AT_ONCE]
+            # In this order: what is stored between the two is seen as stored or promised.
+            known = await self._ask(call, endpoint, "/has", part, CONTROL_LANE)
+            stored = await self._ask(call, endpoint, "/has-now", part, CONTROL_LANE)
+            if not all(isinstance(each, bool) for each in [*known, *stored]):
+                raise AnswerError(
+                    f"{self.describe()} was asked whether it has {len(part)} buffers, and "
+                    f"answered {quote(json.dumps([known[:3], stored[:3]]).encode())}"
+                )
+            found += map(_presence, known, stored)
+        return found
 
     async def _no_buffer(self, response: Response, checksum: str) -> bool:
         """What an answer other than 200 to a download means: False, or an error."""
@@ -277,3 +312,31 @@ class HashserverClient(Client):
             )
             return False
         raise self._refused(f"the download of {checksum}", response.status, body)
+
+
+class MemoryDownload:
+    """A download into memory, for several callers: it can be run on after a run was cancelled."""
+
+    def __init__(self, client: HashserverClient, checksum: str) -> None:
+        self._client = client
+        # BytesIO grows by moving pages, and gives its bytes away uncopied.
+        self._memory = io.BytesIO()
+        self._download = Download(checksum, self._memory, self._restart)
+
+    def _restart(self) -> None:
+        self._memory.seek(0)
+        self._memory.truncate()
+
+    async def run(self, call: Call) -> bytes | None:
+        """The buffer; None if the server does not have it, or has wrong bytes (logged).
+
+        Waits while the buffer is promised. ServiceError: the server could not be asked.
+        """
+        found = await self._client.run_download(call, self._download)
+        return self._memory.getvalue() if found else None
+
+
+def _presence(known: bool, stored: bool) -> Presence:
+    if stored:
+        return Presence.STORED
+    return Presence.PROMISED if known else Presence.ABSENT

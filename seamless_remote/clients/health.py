@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import threading
 
 logger = logging.getLogger(__name__)
 
@@ -27,37 +28,40 @@ def judge(failures_in_a_row: int) -> Health:
 
 
 class HealthRecord:
-    """The health of one client's service; a change is logged once, in one line."""
+    """The health of one client's service, for calls of any thread. It logs each change once."""
 
-    __slots__ = ("_failures", "last_round_trip", "name", "state")
+    __slots__ = ("_failures", "_lock", "last_round_trip", "name", "state")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.state = Health.UNKNOWN
         self.last_round_trip: float | None = None
         self._failures = 0
+        self._lock = threading.RLock()
 
     def success(self, round_trip: float) -> None:
         """The service answered, `round_trip` seconds after it was asked."""
         self.last_round_trip = round_trip
-        self._failures = 0
-        if self.state is not Health.UP:
-            self._change(Health.UP, f"answered in {round_trip * 1000:.1f} ms")
+        if self.state is not Health.UP or self._failures:
+            with self._lock:
+                self._failures = 0
+                self._change(Health.UP, f"answered in {round_trip * 1000:.1f} ms")
 
     def failure(self, reason: object) -> None:
         """The service could not be reached, or broke off."""
-        self._failures += 1
-        health = judge(self._failures)
-        if health is not self.state:
-            self._change(health, str(reason))
+        with self._lock:
+            self._failures += 1
+            self._change(judge(self._failures), str(reason))
 
     def mark_down(self, reason: str) -> None:
         """The service is given up for now, whatever its last answer was."""
-        self._failures = FAILURES_UNTIL_DOWN
-        if self.state is not Health.DOWN:
+        with self._lock:
+            self._failures = FAILURES_UNTIL_DOWN
             self._change(Health.DOWN, reason)
 
     def _change(self, health: Health, reason: str) -> None:
+        if health is self.state:
+            return
         worse = health in (Health.DEGRADED, Health.DOWN)
         level = logging.WARNING if worse else logging.INFO
         logger.log(level, "%s: %s -> %s (%s)", self.name, self.state.value, health.value, reason)

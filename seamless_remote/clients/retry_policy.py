@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 
-from seamless_remote.errors import ConnectError, ExchangeError, ServiceError
-
+from ..errors import ConnectError, ExchangeError, ServiceError
 from ..transport.messages import Headers
 
 # RFC 9110, 15.5.9; RFC 8470; RFC 6585: the 4xx that ask for a later try.
@@ -15,8 +15,7 @@ _TRANSIENT_REFUSALS = frozenset((408, 425, 429))
 _MAX_DOUBLINGS = 32
 
 BUDGET = 100
-"""How many retries a service gets at once; a part of one is earned by each success, and one
-a tenth of a second comes back."""
+"""How many retries a service gets at once: 100 tokens, +0.1 per success, +10 per second."""
 
 _EARNED = 0.1
 _PER_SECOND = 10.0
@@ -33,20 +32,20 @@ class TransientRefusal(ServiceError):
 
 
 def is_transient_status(status: int) -> bool:
-    """Whether the same request may well be answered better later: 408, 425, 429 and any 5xx."""
+    """Whether a later try may well succeed: 408, 425, 429 and any 5xx."""
     return status in _TRANSIENT_REFUSALS or 500 <= status <= 599
 
 
 def is_transient_error(exc: BaseException) -> bool:
     """Whether `exc` is a failure of reaching a server, which may pass.
 
-    That includes ProtocolError: an answer cut short by a server that ends looks like one.
+    That includes ProtocolError: a server that ends in mid-answer looks like one.
     """
     return isinstance(exc, (ConnectError, ExchangeError, TransientRefusal))
 
 
 def retry_after_seconds(headers: Headers, now: float) -> float | None:
-    """How long, in seconds, `Retry-After` asks to wait; None without (or with a malformed) one.
+    """How long, in seconds, `Retry-After` asks to wait; None without a well-formed one.
 
     `now` is Unix time, for the form with a date; a date in the past gives 0.
     """
@@ -54,15 +53,15 @@ def retry_after_seconds(headers: Headers, now: float) -> float | None:
     if text is None:
         return None
     text = text.strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
     try:
+        if text.isascii() and text.isdigit():
+            return float(text)
         date = parsedate_to_datetime(text)
-    except ValueError:
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=timezone.utc)
+        return max(0.0, date.timestamp() - now)
+    except (ValueError, OverflowError):  # the latter for a year that no clock will reach
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return max(0.0, date.timestamp() - now)
 
 
 def pause(
@@ -71,35 +70,38 @@ def pause(
     """Seconds to wait before try `attempt` + 1, after `attempt` (1, 2, ...) tries have failed.
 
     Anything from 0 to base * 2**(attempt - 1), at most `cap`, evenly spread by `random` (of 0 to
-    1): clients that failed together do not come back together.
+    1), so that clients that failed together do not come back together.
     """
     doublings = min(max(attempt - 1, 0), _MAX_DOUBLINGS)
     return random() * min(cap, base * 2.0**doublings)
 
 
 class RetryBudget:
-    """What bounds the retries at one service, so that its trouble does not multiply its load.
+    """Bounds the retries at one service, so that its trouble does not multiply its load.
 
-    As with a circuit, several threads may use one without a lock.
+    For calls of any thread.
     """
 
-    __slots__ = ("_refilled_at", "_tokens")
+    __slots__ = ("_lock", "_refilled_at", "_tokens")
 
     def __init__(self) -> None:
         self._tokens = float(BUDGET)
         self._refilled_at = 0.0
+        self._lock = threading.RLock()
 
     def earn(self) -> None:
         """A request was answered."""
         if self._tokens < BUDGET:
-            self._tokens += _EARNED
+            with self._lock:
+                self._tokens = min(float(BUDGET), self._tokens + _EARNED)
 
     def take(self, now: float) -> bool:
         """Whether one more retry may be made at `now` (in seconds, of a clock that only grows)."""
-        refill = (now - self._refilled_at) * _PER_SECOND
-        self._refilled_at = now
-        self._tokens = min(float(BUDGET), self._tokens + refill)
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
+        with self._lock:
+            refill = (now - self._refilled_at) * _PER_SECOND
+            self._refilled_at = now
+            self._tokens = min(float(BUDGET), self._tokens + refill)
+            if self._tokens < 1.0:
+                return False
+            self._tokens -= 1.0
+            return True

@@ -4,11 +4,15 @@ be in trouble.
 What happens to a try:
 
 - it counts: its outcome, or an error that no repetition can change, is the call's.
-- it fails in a way that may pass: another one follows after a pause, `max_tries` in all, unless
-  the call's deadline would be over by then. A launched service that is gone is launched again.
-- it is held: the service's circuit is open, or its retry budget is spent. The call looks again
-  and again, without a request, until the trouble has lasted for `HOLD_PATIENCE`; a call that comes
-  later than that fails at once, unless the probe is due and it is the one to make it.
+- it fails in a way that may pass: another one follows after a pause, `max_tries` in all, unless the
+  call's deadline comes first. One that moved on (a download that resumes) is not counted.
+- it is held: the service's circuit is open, or its retry budget is spent. The call looks again and
+  again, without a request, until the trouble has lasted for `PATIENCE`. A call that comes later
+  fails at once, unless a probe is due and it is the one to make it.
+
+A service that has been launched again is a new endpoint: tries count anew, and the first one there
+is no retry. As many endpoints as tries may fail. A launch that fails is a failed try, too, if the
+service had been running before; such a call has patience.
 """
 
 from __future__ import annotations
@@ -17,67 +21,98 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 
-from .endpoint import Endpoint
 from ..errors import (
     ConnectError,
-    NurseryClosedError,
+    LaunchError,
     RefusedError,
     RemoteError,
     ServiceError,
     ServiceTimeout,
 )
-from ..nursery.scope import Scope
-from . import retry_policy as retry
+from ..nursery.calls import Call
+from ..nursery.deadline import TimeLimit
+from . import retry_policy
 from .circuit import CircuitOpenError
-
-if TYPE_CHECKING:
-    from .base import Client
+from .counters import Counters
+from .endpoint import Address, Endpoint
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Attempt = Callable[..., Awaitable[T]]
-"""One try of a request: `async def attempt(scope: Scope, endpoint: Endpoint, *args)`."""
+"""One try of a request: `async def attempt(call: Call, endpoint: Endpoint, *args)`."""
 
-HOLD_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds for which a service may be in trouble before its calls fail without a try."""
 
 LONGEST_RETRY_AFTER = 60.0
-"""Seconds that a service's wish to be left alone for a while is granted at most."""
+"""Seconds to wait, at most, when a service asks for a pause."""
 
 LONGEST_LOOK = 1.0
-"""Seconds between two looks of a held call at whether it may go on, at most."""
+"""Seconds, at most, between two looks of a held call at whether it may go on."""
 
 
-class Attempts(Generic[T]):
-    """The tries of one call: `attempt`, with `args`; `what` names it in messages."""
+class Tried(Protocol):
+    """What the tries need of a client."""
 
-    __slots__ = (
-        "_args",
-        "_attempt",
-        "_client",
-        "_held_since",
-        "_last",
-        "_scope",
-        "_started",
-        "_tries",
-        "_what",
-    )
+    @property
+    def address(self) -> Address: ...
+
+    @property
+    def counters(self) -> Counters: ...
+
+    def describe(self) -> str:
+        """The service and its URL, for messages."""
+
+    async def ping(self, call: Call, endpoint: Endpoint) -> None:
+        """Ask the service for its health. ServiceError or RefusedError: it is not well."""
+
+    def note_retry(self) -> None:
+        """A request is made again."""
+
+    def note_success(self, endpoint: Endpoint) -> None:
+        """A request was answered, be it with a refusal."""
+
+    def note_failure(self, endpoint: Endpoint, failure: ServiceError) -> None:
+        """A request failed in a way that may pass."""
+
+
+class Tries(Generic[T]):
+    """The tries of one call: `attempt`, with `args`; `what` names it in messages.
+
+    `progress` tells how far the attempts have come, in a number that grows.
+    """
+
+    __slots__ = ("_args", "_attempt", "_call", "_client", "_endpoint", "_endpoints", "_failures",
+                 "_held_since", "_last", "_progress", "_started",
+        "_tried_here", "_tries", "_what")  # fmt: skip
 
     def __init__(
-        self, client: Client, scope: Scope, what: str, attempt: Attempt[T], args: tuple[Any, ...]
+        self,
+        client: Tried,
+        call: Call,
+        what: str,
+        attempt: Attempt[T],
+        args: tuple[Any, ...],
+        progress: Callable[[], int] | None = None,
     ) -> None:
         self._client = client
-        self._scope = scope
+        self._call = call
         self._what = what
         self._attempt = attempt
         self._args = args
+        self._progress = progress
         self._started = time.monotonic()
+        self._endpoint: Endpoint | None = None
+        self._endpoints = 0
         self._tries = 0
+        self._tried_here = False
+        self._failures = 0
+        """Failed tries in a row, at this endpoint, that did not move on."""
         self._last: ServiceError | None = None
         self._held_since: float | None = None
 
@@ -90,60 +125,96 @@ class Attempts(Generic[T]):
             ServiceTimeout: the last try ended in one, or the caller's deadline left no time for
                 another try.
         """
-        while True:
-            address = self._client.address
-            endpoint = address.current() or await address.acquire()
-            first = not self._tries and not endpoint.circuit.is_open
-            if not (first or await self._may_go(endpoint)):
-                await self._hold(endpoint)
-                continue
-            self._begin_try()
-            try:
-                outcome = await self._attempt(self._scope, endpoint, *self._args)
-            except CircuitOpenError:
-                self._tries -= 1
-            except ServiceError as exc:
-                await self._take_failure(endpoint, exc)
-            except RemoteError:
-                self._client.note_success(endpoint)
-                raise
-            else:
-                self._client.note_success(endpoint)
-                return outcome
+        counters = self._client.counters
+        counters.begin_call()
+        try:
+            while True:
+                endpoint = self._client.address.current() or await self._launched()
+                if endpoint is None:
+                    continue
+                # Nearly always there is nothing to wait for, not even a coroutine.
+                first = self._endpoint is None and not endpoint.circuit.is_open
+                if first:
+                    self._endpoint, self._endpoints = endpoint, 1
+                elif not await self._may_go(endpoint):
+                    await self._hold(endpoint)
+                    continue
+                self._begin_try()
+                before = 0 if self._progress is None else self._progress()
+                try:
+                    outcome = await self._attempt(self._call, endpoint, *self._args)
+                except CircuitOpenError:
+                    self._tries -= 1
+                except ServiceError as exc:
+                    moved = self._progress is not None and self._progress() > before
+                    await self._take_failure(endpoint, exc, moved)
+                except RemoteError:
+                    self._client.note_success(endpoint)
+                    raise
+                else:
+                    self._client.note_success(endpoint)
+                    return outcome
+        finally:
+            counters.end_call()
 
     async def run_within(self, seconds: float) -> T:
         """The same, for so many seconds at most. ServiceTimeout: they ran out."""
-        with anyio.move_on_after(seconds):
+        with TimeLimit(seconds):
             return await self.run()
         raise self._failed(f"the total timeout of {seconds:g} s ran out", ServiceTimeout)
 
+    async def _launched(self) -> Endpoint | None:
+        """The endpoint once the service has been launched; None after a launch that failed."""
+        address = self._client.address
+        self._call.waits_for = "the launch of its service"
+        try:
+            return await address.acquire()
+        except LaunchError as exc:
+            if not address.has_run:
+                raise
+            self._last = exc
+            self._failures += 1
+            lasted = time.monotonic() - self._started
+            if self._failures >= self._call.settings.max_tries and lasted >= PATIENCE:
+                raise self._failed() from exc
+            await self._pause(exc)
+            return None
+
     async def _may_go(self, endpoint: Endpoint) -> bool:
         """Whether a request may be sent now."""
+        if endpoint is not self._endpoint:
+            self._endpoint = endpoint
+            self._endpoints += 1
+            self._failures = 0
+            self._tried_here = False
         if endpoint.circuit.is_open and not await self._probe(endpoint):
             return False
-        return not self._tries or endpoint.budget.take(time.monotonic())
+        # The first request at an endpoint is no retry.
+        return not self._tried_here or endpoint.budget.take(time.monotonic())
 
     def _begin_try(self) -> None:
         self._held_since = None
+        self._tried_here = True
         self._tries += 1
         if self._tries > 1:
             self._client.note_retry()
 
-    async def _take_failure(self, endpoint: Endpoint, exc: ServiceError) -> None:
-        """Wait for the time of the next try, or raise what is to be said of the last one."""
-        if isinstance(exc, NurseryClosedError):
-            raise exc  # it says nothing about the service, and comes again at every try
-        if self._scope.closed:
-            raise NurseryClosedError(f"the remote nursery ended during {self._what}") from exc
-        if not retry.is_transient_error(exc):
+    async def _take_failure(self, endpoint: Endpoint, exc: ServiceError, moved: bool) -> None:
+        """Wait for the time of the next try, or raise what there is to say about the last one."""
+        if not retry_policy.is_transient_error(exc):
             raise exc
         self._last = exc
         self._client.note_failure(endpoint, exc)
-        if self._tries >= self._scope.settings.max_tries:
+        self._failures = 0 if moved else self._failures + 1
+        limit = self._call.settings.max_tries
+        if self._failures >= limit or self._endpoints > limit:
             silent = isinstance(exc, ServiceTimeout)
             raise self._failed(kind=ServiceTimeout if silent else ServiceError) from exc
-        pause = retry.pause(self._tries, random.random)
-        if isinstance(exc, retry.TransientRefusal):
+        await self._pause(exc)
+
+    async def _pause(self, exc: ServiceError) -> None:
+        pause = retry_policy.pause(max(1, self._failures), random.random)
+        if isinstance(exc, retry_policy.TransientRefusal):
             pause = max(pause, min(exc.retry_after or 0.0, LONGEST_RETRY_AFTER))
         logger.debug("%s: %s; tried again in %.2f s", self._what, exc, pause)
         await self._sleep(pause)
@@ -156,13 +227,11 @@ class Attempts(Generic[T]):
         answered: bool | None = None
         try:
             # A ping that succeeds closes the circuit itself.
-            await self._client.ping(self._scope, endpoint)
+            await self._client.ping(self._call, endpoint)
             answered = True
-        except NurseryClosedError:
-            raise
         except (ServiceError, RefusedError) as exc:
             answered = False
-            if isinstance(exc, ConnectError) and not self._scope.closed:
+            if isinstance(exc, ConnectError):
                 self._client.address.lost(endpoint)
         finally:
             if not answered:
@@ -175,33 +244,34 @@ class Attempts(Generic[T]):
         if self._held_since is None:
             self._held_since = now
         circuit = endpoint.circuit
-        if max(circuit.open_for(now), now - self._held_since) >= HOLD_PATIENCE:
+        if max(circuit.open_for(now), now - self._held_since) >= PATIENCE:
             trouble = (
-                f"it has been failing for {circuit.open_for(now):.0f} s, lately with: "
+                f"it has been failing for {circuit.open_for(now):.0f} s, last with: "
                 f"{circuit.last_failure}; requests to it wait until a ping of it succeeds"
                 if circuit.is_open
                 else "too many requests to it had to be repeated"
             )
             raise self._failed(trouble)
         looks = 1 + int((now - self._held_since) / LONGEST_LOOK)
-        await self._sleep(retry.pause(looks, random.random, cap=LONGEST_LOOK))
+        await self._sleep(retry_policy.pause(looks, random.random, cap=LONGEST_LOOK))
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait, unless the caller's deadline comes before that: then what is known is said now."""
+        """Sleep; raise now if the caller's deadline comes first."""
+        reason = "" if self._last is None else f": {self._last}"
+        self._call.waits_for = f"its next try{reason}"
         now, deadline = anyio.current_time(), anyio.current_effective_deadline()
-        if now < deadline <= now + seconds:
+        if now < deadline <= now + seconds and not self._call.ending:
             raise self._failed("its deadline leaves no time for another try", ServiceTimeout)
         await anyio.sleep(seconds)
 
     def _failed(
         self, trouble: str | None = None, kind: type[ServiceError] = ServiceError
     ) -> ServiceError:
-        client = self._client
         elapsed = time.monotonic() - self._started
         tries = ("was not tried", "failed", f"failed {self._tries} times")[min(self._tries, 2)]
         last = None if self._last is None else f"last: {self._last}"
         causes = "; ".join(cause for cause in (last, trouble) if cause is not None)
         return kind(
-            f"{client.service} at {client.url}: {self._what} {tries} in {elapsed:.1f} s; {causes}. "
+            f"{self._client.describe()}: {self._what} {tries} in {elapsed:.1f} s; {causes}. "
             "Is the service running, and can this machine reach it?"
         )

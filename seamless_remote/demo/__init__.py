@@ -1,5 +1,5 @@
-"""The main job, shown on real services on this machine: `python -m seamless_remote.demo`.
+"""The demo: `python -m seamless_remote.demo` runs transformations on real services on this machine.
 
-`steps` tells the story, `programs` holds the user's programs in it, `place` is the temporary HOME
-that they run in, and ends everything that was started there.
+`steps` has the steps, `programs` the user programs they run, `sandbox` the temporary HOME they run
+in, `local_cluster` the cluster definition. The tests use `local_cluster` too.
 """

@@ -1,6 +1,6 @@
-"""Runs the demo, where everything that it needs is installed.
+"""Runs the demo, if the packages it needs are installed.
 
-Exit status: 0 when every step did what it should, 1 when one did not, 130 on Ctrl-C.
+Exit status: 0 if every step succeeded, 1 if one failed or a package is missing, 130 on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NEEDED = (
 
 
 def main() -> int:
-    """Say what is missing, or show the demo."""
+    """Run the demo, or print which packages are missing; returns the exit status."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         print(
@@ -29,9 +29,9 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    from .show import show
+    from .show import run_demo
 
-    return show()
+    return run_demo()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The programs of the demo, as a user of Seamless writes them.
+"""The programs of the demo, written as a Seamless user would write them.
 
-A user's program does not import this package; here a few do, to show what goes on inside.
+User programs do not import seamless_remote; a few of these do, to show what happens inside.
 
-Each runs from a project directory, whose seamless.yaml and seamless.profile.yaml decide where the
-work is done, and prints one JSON object. Wherever a transformation runs, it writes a line with its
-name and its process into a journal, so that the demo can tell how often it ran, and where.
+A program runs in a project directory, whose seamless.yaml and seamless.profile.yaml decide where
+the work is done, and prints one JSON object. Each transformation appends a line with its name and
+process id to a journal file. From it the demo knows how often the code has run, and where.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ seamless.close()
 
 COUNT_PRIMES = _HEAD + TRANSFORMATION + _RUN
 
-# Put before a program, this keeps it at level 1: buffers are kept, results are not.
+# Prepended to a program, this limits it to level 1: it stores buffers, but no results.
 WITHOUT_DATABASE = """\
 from seamless_remote import database_remote
 database_remote.DISABLED = True

@@ -1,4 +1,4 @@
-"""Shows the steps: what each did, what it launched and what it took; and cleans up after them."""
+"""Runs the steps and prints for each its outcome, the services launched and the time taken."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ import time
 
 from .. import __version__
 from . import programs
-from .place import Place, StepError
-from .steps import STEPS, Step, Story
+from .sandbox import Sandbox, StepError
+from .steps import STEPS, Results, Step
 
 
-def show() -> int:
-    """Run all steps in a place of their own, until one fails; gives the exit status."""
+def run_demo() -> int:
+    """Run the steps in a new sandbox, up to the first failure; returns the exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
     begin = time.perf_counter()
-    place = Place()
+    sandbox = Sandbox()
     status = 0
     try:
-        _introduce(place)
-        story = Story()
+        _print_introduction(sandbox)
+        results = Results()
         for number, step in enumerate(STEPS, 1):
-            if not _tell(number, step, place, story):
+            if not _run_step(number, step, sandbox, results):
                 status = 1
                 break
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         status = 130
     finally:
-        ended = _end(place)
-    if not ended:
+        cleaned_up = _clean_up(sandbox)
+    if not cleaned_up:
         return 1
     if status == 0:
         print(f"\nAll done in {time.perf_counter() - begin:.0f} s; no process and no file is left.")
     return status
 
 
-def _introduce(place: Place) -> None:
+def _print_introduction(sandbox: Sandbox) -> None:
     print(
         f"seamless-remote {__version__} on Python {platform.python_version()}, with the real"
-        f" services on this machine.\nThe demo's HOME is {place.home}; it goes at the end.\n\n"
-        "The user's transformation, the same at every level:\n\n"
+        f" services on this machine.\nThe demo's HOME is {sandbox.home}; it is removed at the end."
+        "\n\nThe user's transformation, the same at every level:\n\n"
         + textwrap.indent(programs.TRANSFORMATION, "    "),
         flush=True,
     )
 
 
-def _tell(number: int, step: Step, place: Place, story: Story) -> bool:
-    """Run one step and print what came of it; False where it failed."""
+def _run_step(number: int, step: Step, sandbox: Sandbox, results: Results) -> bool:
+    """Run one step and print its outcome. False if it failed."""
     print(f"\n{number}. {step.__doc__}", flush=True)
     begin = time.perf_counter()
     try:
-        lines = list(step(place, story))
+        lines = list(step(sandbox, results))
     except StepError as exc:
         print(f"   FAILED: {exc}", file=sys.stderr)
-        print(textwrap.indent(place.service_logs(), "   "), file=sys.stderr)
+        print(textwrap.indent(sandbox.service_logs(), "   "), file=sys.stderr)
         return False
-    launched = place.newly_launched()
+    launched = sandbox.newly_launched()
     if launched:
         print(f"   launched: {', '.join(launched)}")
     for line in lines:
@@ -68,12 +68,13 @@ def _tell(number: int, step: Step, place: Place, story: Story) -> bool:
     return True
 
 
-def _end(place: Place) -> bool:
-    """End everything; a second Ctrl-C does not keep it from that. False where something is left."""
+def _clean_up(sandbox: Sandbox) -> bool:
+    """Close the sandbox. False if a process is left."""
+    # A second Ctrl-C must not interrupt this: it would leave services running.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        place.close()
+        sandbox.close()
     except StepError as exc:
         print(f"FAILED: {exc}", file=sys.stderr)
         return False

@@ -1,7 +1,7 @@
-"""Launching: a launch dict in, an address out; once for all who ask, and again when it died.
+"""Launches a service once for all callers, and again after it died: launch dict in, address out.
 
-It blocks for seconds, so it is done in the calling thread where the caller is synchronous, and in a
-worker thread otherwise. What is done is `launcher`'s business.
+Launching blocks for seconds. A synchronous caller launches in its own thread, an async caller in a
+worker thread. `external_launcher` does the launch itself.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import LaunchError
-from .launcher import launch
-from ..nursery.event_loops import wait_for
 from ..nursery.process import start_worker
+from ..nursery.waiter import wait_for
+from .external_launcher import run_launcher
 
 logger = logging.getLogger(__name__)
 
 LaunchDict = dict[str, Any]
+"""A launch dict of seamless-config, the input of remote-http-launcher."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """Where a launched service is: from here (`url`), and inside its cluster (`remote_url`).
+    """The address of a launched service.
 
-    `port` is the one that it listens on.
+    `url` is the address from this machine, perhaps through a tunnel; `remote_url` and `port` are
+    the address inside the cluster. `result` is what the launcher returned.
     """
 
     url: str
@@ -39,10 +41,8 @@ class Launched:
 
 
 def working_directory(launch_dict: LaunchDict) -> str | None:
-    """The service's folder on this machine; None where it runs on another.
-
-    The launch dict of the local cluster names no host.
-    """
+    """The service's folder on this machine, or None if the service runs on another machine."""
+    # Launch dicts for the local cluster have no hostname.
     if launch_dict.get("hostname") is not None:
         return None
     workdir: str = launch_dict["workdir"]
@@ -50,16 +50,17 @@ def working_directory(launch_dict: LaunchDict) -> str | None:
 
 
 def http_url(host: str, port: int) -> str:
-    """The plain HTTP URL of a host (a name or an address) and a port."""
+    """The `http://` URL of a host name or IP address and a port."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Launch:
-    """One service that is launched on demand. Any thread may ask for it.
+    """A service that is launched on demand. Thread-safe.
 
-    `configure` makes its launch dict; it is called anew for each launch, in the launching thread.
-    A service that `keeps_port` is launched again at the port that it had, if that is still free:
-    others (a jobserver) were told its address and are not told another.
+    `name` stands for the service in messages. `configure` makes its launch dict; it is called for
+    each launch, in the launching thread, so that a relaunch follows the current configuration.
+    With `keeps_port`, a relaunch tries the former port first: other services (a jobserver) were
+    given the address and will not be given another.
     """
 
     def __init__(
@@ -71,56 +72,73 @@ class Launch:
         self._port: int | None = None
         self._lock = threading.Lock()
         self._future: Future[Launched] | None = None
+        self._launched: Launched | None = None
+        """The outcome of the future, for the calls of a running service to find at no cost."""
 
     def configure(self) -> LaunchDict:
-        """The launch dict as the configuration has it now."""
+        """The launch dict according to the current configuration."""
         return self._configure()
 
     def current(self) -> Launched | None:
-        """Where the service is, if it has been launched."""
-        future = self._future
-        if future is None or not future.done() or future.exception() is not None:
-            return None
-        return future.result()
+        """The address if the service has been launched. Does not launch, does not block."""
+        return self._launched
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a launch has succeeded before."""
+        return self._port is not None
 
     def start(self) -> Future[Launched]:
-        """Begin launching in a worker thread, unless it has been launched or is being launched."""
+        """Launch in a worker thread unless launched or being launched already. Does not block."""
         future, mine = self._join()
         if mine:
             try:
                 start_worker(f"launch of {self.name}", lambda: self._run(future))
             except RuntimeError:
+                # No thread can be started while the interpreter exits.
                 self._run(future)
         return future
 
     def ensure(self) -> Launched:
-        """Launch in the calling thread, or wait for the launch under way; or a LaunchError."""
+        """Launch in this thread, or wait for the launch in progress. LaunchError if it fails."""
         future, mine = self._join()
         if mine:
             self._run(future)
         return future.result()
 
     async def acquire(self) -> Launched:
-        """The same from a task. Cancelling it leaves the launch to others and to later calls."""
-        future = self._future
-        if future is not None and future.done() and future.exception() is None:
-            return future.result()
-        return await wait_for(self.start())
+        """Launch in a worker thread, or wait for the launch in progress. LaunchError if it fails.
+
+        Cancelling the wait does not stop the launch: other callers may need it.
+        """
+        known = self._launched
+        return await wait_for(self.start()) if known is None else known
 
     def drop(self, launched: Launched) -> None:
-        """Forget an address at which nothing answers any more: who asks next launches again."""
+        """Forget an address that no longer answers; the next caller launches again.
+
+        Does nothing if the service has been relaunched since.
+        """
         with self._lock:
-            if self.current() is launched:
-                self._future = None
-                logger.warning("%s is gone from %s; it is launched again", self.name, launched.url)
+            if self._launched is launched:
+                self._future = self._launched = None
+                logger.warning(
+                    "%s no longer answers at %s; the next call launches it again",
+                    self.name,
+                    launched.url,
+                )
 
     def after_fork_in_child(self) -> None:
-        """Start from nothing but a known address: the thread that was launching is not here."""
+        """Make this usable in a forked child: replace the lock, forget a launch in progress.
+
+        The child has no launching thread. A known address stays valid.
+        """
         self._lock = threading.Lock()
-        if self.current() is None:
+        if self._launched is None:
             self._future = None
 
     def _join(self) -> tuple[Future[Launched], bool]:
+        """The future of the launch, and whether the caller has to run it."""
         with self._lock:
             if self._future is not None:
                 return self._future, False
@@ -131,6 +149,7 @@ class Launch:
         try:
             launched = self._launch()
         except BaseException as exc:
+            # Clear it before waking the callers, so that their next attempt launches again.
             with self._lock:
                 if self._future is future:
                     self._future = None
@@ -139,6 +158,7 @@ class Launch:
                 raise
         else:
             logger.info("%s runs at %s", self.name, launched.url)
+            self._launched = launched
             future.set_result(launched)
 
     def _launch(self) -> Launched:
@@ -154,26 +174,41 @@ class Launch:
         try:
             return self._launch_with({**launch_dict, **ports})
         except LaunchError as exc:
-            logger.info("%s does not get port %d again: %s", self.name, self._port, exc)
+            logger.info(
+                "could not relaunch %s at port %d, trying any port: %s", self.name, self._port, exc
+            )
             return None
 
     def _launch_with(self, launch_dict: LaunchDict) -> Launched:
         try:
-            result = launch(self.name, launch_dict)
-        except (OSError, RuntimeError, ValueError) as exc:
-            # The launcher's own words may be a whole traceback; its last line says why.
+            try:
+                result = run_launcher(self.name, launch_dict)
+            except RuntimeError as exc:
+                # A service says that it is running before it listens. On a busy machine the
+                # launcher's check of the port may come in between; now it listens.
+                if "rhl-verify-port" not in str(exc):
+                    raise
+                logger.info("%s was not ready yet: %s; looking again", self.name, exc)
+                result = run_launcher(self.name, launch_dict)
+            return _launched(launch_dict, result)
+        except Exception as exc:
+            # The launcher's message may end with a whole traceback. Its last line is the reason.
             reason = (str(exc).strip() or "no reason given").splitlines()[-1]
-            log_file = launch_dict.get("log_file", "remote-http-launcher's log")
+            log_file = launch_dict.get("log_file", "the log of remote-http-launcher")
             raise LaunchError(
-                f"{self.name} could not be launched: {type(exc).__name__}: {reason}. Is what it "
-                f"needs installed, and on the PATH? See {log_file}"
+                f"could not launch {self.name}: {type(exc).__name__}: {reason}. Check that the "
+                f"service is installed and on the PATH; see {log_file}"
             ) from exc
-        remote_host = launch_dict.get("hostname") or result["hostname"]
-        port = result.get("tunneled-port", result["port"])
-        return Launched(
-            url=http_url(result["hostname"], result["port"]),
-            remote_url=http_url(remote_host, port),
-            port=port,
-            launch_dict=launch_dict,
-            result=result,
-        )
+
+
+def _launched(launch_dict: LaunchDict, result: dict[str, Any]) -> Launched:
+    """The address that the launcher's result gives."""
+    remote_host = launch_dict.get("hostname") or result["hostname"]
+    port = result.get("tunneled-port", result["port"])
+    return Launched(
+        url=http_url(result["hostname"], result["port"]),
+        remote_url=http_url(remote_host, port),
+        port=port,
+        launch_dict=launch_dict,
+        result=result,
+    )

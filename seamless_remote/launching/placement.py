@@ -1,4 +1,4 @@
-"""Which service is meant: of which cluster, for which project and stage of it."""
+"""The identity of a launched service: its cluster, its project and the project's stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .launch import Launch, LaunchDict
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The place of a launched service in the configuration; None for a part that is not used."""
+    """The cluster, project and stage that a launched service belongs to. None: not used."""
 
     cluster: str
     project: str
@@ -27,9 +27,9 @@ class Placement:
         stage: str | None = None,
         substage: str | None = None,
     ) -> Placement:
-        """A placement whose missing parts (None) are the currently selected ones.
+        """A placement in which parts given as None are taken from the current selection.
 
-        seamless_config.ConfigurationError: no cluster or no project is selected.
+        seamless_config.ConfigurationError if no cluster or no project is given or selected.
         """
         from seamless_config.select import get_current
 
@@ -37,14 +37,14 @@ class Placement:
         return cls(found[0], found[1], *(part or None for part in found[2:]))
 
     def launch(self, tool: str, *, mode: str | None = None, substage: bool = False) -> Launch:
-        """The launch of a tool of seamless_config (such as `hashserver`) at this place.
+        """A launch of `tool`, one of seamless-config's tools such as `hashserver`, placed here.
 
-        `mode` is `ro` or `rw` for the tools that have one; `substage` says that the tool has one.
+        `mode` is `ro` or `rw`, for the stores only. `substage`: the tool takes a substage.
         """
         arguments: dict[str, Any] = {
             "cluster": self.cluster,
             "project": self.project,
-            # Not None: that would stand for whatever is selected at the time of the launch.
+            # "" and not None, which seamless-config replaces by the selection at launch time.
             "subproject": self.subproject or "",
             "stage": self.stage or "",
         }
@@ -58,13 +58,15 @@ class Placement:
             try:
                 get_cluster(self.cluster)
             except KeyError:
-                raise ConfigurationError(f"cluster {self.cluster!r} is not defined") from None
+                raise ConfigurationError(
+                    f"cluster {self.cluster!r} is not defined; add it to ~/.seamless/clusters.yaml"
+                ) from None
             make = getattr(tools, f"configure_{tool}")
             made: LaunchDict = make(**arguments) if mode is None else make(mode, **arguments)
             return made
 
-        # A store's address is in the launch parameters of jobservers; a Dask cluster's own needs a
-        # range of ports.
+        # A store (the tools with a mode) keeps its port, because running jobservers were given its
+        # address. Others do not: a Dask scheduler needs a whole range of ports.
         return Launch(f"the {tool} of {self}", configure, keeps_port=mode is not None)
 
     def __str__(self) -> str:

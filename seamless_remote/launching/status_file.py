@@ -1,14 +1,14 @@
-"""The status file of a service on this machine: where it is, as soon as it says so itself.
+"""Reads the status file of a service on this machine, and locks its launch.
 
-remote-http-launcher and the services that it launches share one, by the protocol of its README. It
-holds, in this order:
+remote-http-launcher and the service it launches share the file, by the protocol in the launcher's
+README. During a launch its content is, in this order:
 
-- nothing, or what an earlier service has left there: `running`, if that one was killed.
-- `starting`, with a new `pid`: the launcher has started the process.
-- `running`, with its `port` as well: the service listens, or is about to; or `failed`.
+- missing, or left over from an earlier service (`running`, if that service was killed);
+- status `starting` with the new `pid`: the launcher has started the process;
+- status `running` with `port` as well: the service listens, or is about to; or status `failed`.
 
-The launcher looks at the file once a second, and then asks the service for its health. A service
-takes half a second to start: who looks more often, and asks as well, knows of it a second earlier.
+The launcher polls the file once a second, and a service takes half a second to start. Polling the
+file and the healthcheck more often finds the service up to a second earlier.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 HEALTHCHECK_TIMEOUT = 1.0
-"""Seconds that a service may take to say that it is well; it is asked again."""
+"""Seconds to wait for one answer to the healthcheck; the caller tries again."""
 
 LOCK_PATIENCE = 60.0
-"""Seconds that another process may take over a launch, as long as the launcher gives a service."""
+"""Seconds to wait for a launch by another process, as long as the launcher waits for a service."""
 
 LOCK_INTERVAL = 0.05
-"""Seconds between two looks at whether it has finished."""
+"""Seconds between two attempts to take the lock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A service that says that it is running: its process, and where it listens."""
+    """A service that has reported itself running: its process id and its address."""
 
     pid: int
     host: str
@@ -48,9 +48,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class StatusFile:
-    """The status file at `path` of a service that tells its health at the URL path `healthcheck`.
+    """The status file of one service.
 
-    `host` is where it listens, unless the file names another.
+    `healthcheck` is the URL path of the service's healthcheck. `host` is the address it listens on,
+    unless the file has another.
     """
 
     path: Path
@@ -59,11 +60,11 @@ class StatusFile:
 
     @classmethod
     def of(cls, launch_dict: dict[str, Any]) -> StatusFile | None:
-        """That of the service to be launched.
+        """The status file of the service that `launch_dict` describes, or None if unsupported.
 
-        None where it is on another machine, where its health is asked at a port of another name
-        (a Dask scheduler's), for a launch dict that the launcher will refuse, and where the
-        launcher's files have been put elsewhere.
+        Unsupported are: a service on another machine; one whose healthcheck is on another port than
+        `port` (a Dask scheduler); a launch dict that the launcher will reject; and a non-default
+        directory for the launcher's files.
         """
         import remote_http_launcher
 
@@ -81,7 +82,7 @@ class StatusFile:
         return cls(path, f"/{handshake.lstrip('/')}", configuration.network_interface)
 
     def running(self) -> Running | None:
-        """The service that says here that it is running, if one does; it may be gone by now."""
+        """The service that the file reports as running, or None. It may have died since."""
         try:
             status = json.loads(self.path.read_bytes())
         except (OSError, ValueError):
@@ -95,7 +96,7 @@ class StatusFile:
         return None
 
     def answers(self, service: Running) -> bool:
-        """Whether the service says that it is well. Blocks, for the healthcheck timeout at most."""
+        """Whether the service passes its healthcheck. Blocks, up to `HEALTHCHECK_TIMEOUT`."""
         connection = http.client.HTTPConnection(
             service.host, service.port, timeout=HEALTHCHECK_TIMEOUT
         )
@@ -109,17 +110,17 @@ class StatusFile:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from launching the same service meanwhile; the thread waits for its
-        turn.
+        """Hold the file lock that serializes the launches of this service by several processes.
 
-        Two that found none running would start one each, and each would take its own for the one. A
-        process that does not come to an end with its launch is passed over after `LOCK_PATIENCE`.
+        Without it, two processes that find no service running would start one each. Blocks the
+        thread until the lock is free. Goes on without the lock after `LOCK_PATIENCE`, and if the
+        file system has no locks.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as exc:
-            logger.debug("no lock beside %s: %s", self.path, exc)
+            logger.debug("cannot lock the launch of %s: %s", self.path, exc)
             yield
             return
         try:
@@ -127,7 +128,8 @@ class StatusFile:
             yield
         finally:
             with contextlib.suppress(OSError):
-                # Closing it would not do: a child that was forked meanwhile holds it open.
+                # Unlock explicitly: closing does not release the lock if a process was forked
+                # meanwhile, because the child has the same open file.
                 fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
@@ -140,9 +142,14 @@ def _acquire(lock: int, path: Path) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                logger.warning("another process does not finish the launch that has %s", path)
+                logger.warning(
+                    "another process has held the launch lock of %s for %g s; launching anyway",
+                    path,
+                    LOCK_PATIENCE,
+                )
                 return
             time.sleep(LOCK_INTERVAL)
-        except OSError as exc:  # a file system without locks
-            logger.debug("no lock beside %s: %s", path, exc)
+        except OSError as exc:
+            # Some network file systems have no locks.
+            logger.debug("cannot lock the launch of %s: %s", path, exc)
             return

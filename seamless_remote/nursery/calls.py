@@ -1,194 +1,174 @@
-"""The calls of a nursery: those that run in it, and those that wait in its line to begin."""
+"""The calls under way: each runs in its caller's own task, and can be ended from any thread."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
-
-import anyio
-from anyio.abc import TaskGroup
+from types import TracebackType
+from typing import Any
 
 from ..errors import NurseryClosedError
 from ..settings import Settings
-from .handover import Handover, Operation
-from .line import Line, Turn
-from .event_loops import running_loop
-from .outbox import Outbox
-from .scope import Scope
+from .deadline import deadline_in
+from .event_loops import LoopEndedError, has_ended, is_running, post
 
-logger = logging.getLogger(__name__)
+LOOK_INTERVAL = 0.1
+"""Seconds between two looks at whether a call has ended without telling: dropped with its loop."""
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, slots=True)
+class CallSnapshot:
+    """A call under way: what it does, for how many seconds, and what it waits for right now."""
+
+    what: str
+    age: float
+    waits_for: str
+
+
+class Call:
+    """What an operation runs with: its loop, its settings, and a note of what it waits for.
+
+    Background tasks have a plain one. A user's call is a `TrackedCall`.
+    """
+
+    __slots__ = ("__weakref__", "loop", "settings", "waits_for")
+
+    def __init__(self, loop: Any, settings: Settings) -> None:
+        self.loop = loop
+        self.settings = settings
+        self.waits_for: object = None
+        """Anything whose text says it; only a snapshot makes that text."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether the nursery, or `close_all_clients()`, has asked it to end."""
+        return False
+
+
+class TrackedCall(Call):
+    """A user's call. As a context manager it is under way: a nursery's end waits for it.
+
+    Leaving the block raises NurseryClosedError if the call was ended from outside before it was
+    done. A cancellation by its caller passes through.
+    """
+
+    __slots__ = ("_calls", "_deadline", "_ending", "started", "thread", "what")
+
+    def __init__(self, loop: Any, settings: Settings, calls: Calls, what: str) -> None:
+        super().__init__(loop, settings)
+        self.what = what
+        self.thread = threading.get_ident()
+        self.started = time.monotonic()
+        self._calls = calls
+        self._deadline = deadline_in(loop)
+        self._ending = False
+
+    def __enter__(self) -> TrackedCall:
+        self._deadline.enter()
+        self._calls.begin(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._calls.end(self)
+        if self._deadline.exit(exc_type, exc):
+            raise NurseryClosedError(
+                f"the clients were closed on this side during {self.what}"
+            ) from exc
+
+    @property
+    def ending(self) -> bool:
+        return self._ending
+
+    def end_within(self, seconds: float) -> None:
+        """Cancel it in so many seconds, unless it is done by then, or is cancelled sooner.
+
+        From any thread.
+        """
+        self._ending = True
+
+        def set_deadline() -> None:
+            if self._calls.has(self):
+                self._deadline.set(seconds)
+
+        with suppress(LoopEndedError):  # it can never go on
+            post(self.loop, set_deadline)
+
+    def snapshot(self) -> CallSnapshot:
+        """The call as plain data. From any thread."""
+        waits_for = "" if self.waits_for is None else str(self.waits_for)
+        return CallSnapshot(self.what, time.monotonic() - self.started, waits_for)
 
 
 class Calls:
-    """Runs calls in a scope: those of its own loop in their callers' tasks, others in tasks of its
-    own. All of it in the nursery's loop, but for the counts.
+    """The calls under way in this process, in whatever loops.
+
+    They are referenced weakly: a loop that is dropped with its tasks must be collected.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._home = running_loop()
-        # The backend's own class: `anyio.CancelScope` finds out anew each time which one that is.
-        self._cancel_scope: type[anyio.CancelScope] = type(anyio.CancelScope())
-        self._is_open = True
-        # All that the nursery's end waits for: calls that have begun, and its own loop's in line.
-        self._calls: set[anyio.CancelScope | Handover[Any] | Turn] = set()
-        bounded = settings.total_timeout is None  # otherwise a call must not wait unbegun
-        self._line = Line(self._home, settings.database_max_inflight if bounded else 0)
-        self._last_call_ended = anyio.Event()
-        self._outbox = Outbox(self._home)
+    def __init__(self) -> None:
+        self._calls: dict[int, weakref.ref[TrackedCall]] = {}
+        self._told: list[Callable[[], object]] = []
 
-    def open(self, scope: Scope, task_group: TaskGroup) -> None:
-        """Take calls from now on, to run in this scope, in tasks of this group."""
-        self._scope = scope
-        self._task_group = task_group
-        self._context = copy_context()
-        task_group.start_soon(self._outbox.run, name="outbox of the remote nursery")
+    def begin(self, call: TrackedCall) -> None:
+        """A call begins."""
+        self._calls[id(call)] = weakref.ref(call)
 
-    def count(self) -> int:
-        """How many there are, running and in line. From any thread."""
-        return len(self._calls) + self._line.waiting()[1]
+    def end(self, call: TrackedCall) -> None:
+        """A call is over."""
+        self._calls.pop(id(call), None)
+        if self._told:
+            for tell in tuple(self._told):
+                tell()
 
-    def in_line(self) -> int:
-        """How many wait to begin. From any thread."""
-        return sum(self._line.waiting())
+    def has(self, call: TrackedCall) -> bool:
+        """Whether a call is under way."""
+        return id(call) in self._calls
 
-    async def run_here(
-        self, operation: Operation[T], args: tuple[Any, ...], *, limited: bool = False
-    ) -> T:
-        """Run a call right here, in the caller's own task.
+    def under_way(self) -> list[TrackedCall]:
+        """Those that can still go on, the oldest first."""
+        calls = [reference() for reference in list(self._calls.values())]
+        return [call for call in calls if call is not None and not has_ended(call.loop)]
 
-        A `limited` one waits in line first.
-
-        NurseryClosedError: the nursery ended, and its grace period with it.
-        """
-        if limited and not self._line.enter():
-            await self._wait_in_line()
-        with self._cancel_scope() as call:
-            self._calls.add(call)
-            try:
-                return await operation(self._scope, *args)
-            finally:
-                if limited:
-                    self._leave_line()
-                self._ended(call)
-        raise NurseryClosedError("the remote nursery ended while this call was running")
-
-    async def _wait_in_line(self) -> None:
-        turn = self._line.join()
-        self._calls.add(turn)
+    @contextmanager
+    def telling(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Have `tell` called whenever a call ends, in the thread in which it does."""
+        self._told.append(tell)
         try:
-            await turn.wait()
-            if turn.refused:
-                raise NurseryClosedError("the remote nursery ended while this call was in its line")
-        except BaseException:
-            self._line.give_up(turn)
-            self._begin_next()
-            raise
+            yield
         finally:
-            self._ended(turn)
+            self._told.remove(tell)
 
-    def take_up(self, handover: Handover[Any]) -> None:
-        """Begin a call that was handed over, put it in line, or return it when the end has come."""
-        if not self._is_open:
-            handover.return_unclaimed(self._outbox)
-        elif handover.limited and not self._line.enter():
-            handover.in_line = True
-            self._line.append(handover)
-        elif handover.claim():
-            self._start(handover)
-        elif handover.limited:
-            self._leave_line()
+    def end_all(self, grace: float) -> None:
+        """Cancel the calls that are under way now in `grace` seconds, and wait until they are over.
 
-    def _start(self, handover: Handover[Any]) -> None:
-        """Start a task for a claimed call, which has its place if it is limited."""
-        # From here on it counts: the nursery does not end between its claim and its start.
-        self._calls.add(handover)
-        run: Callable[..., Coroutine[Any, Any, object]] = handover.run
-        args: tuple[Any, ...] = (self._scope, self._new_shield(), self._handover_ended)
-        if handover.limited:
-            run, args = self._run_limited, (handover,)
-        start = partial(self._task_group.start_soon, run, *args, name="a call")
-        try:
-            # Not in the context of the host's call that may just have left its place.
-            self._context.copy().run(start)
-        except BaseException as exc:
-            handover.fail(exc)
-            self._handover_ended(handover)
-            if handover.limited:
-                self._line.leave()
-            raise
-
-    async def _run_limited(self, handover: Handover[Any]) -> None:
-        """Run a handed-over call, and in the same task those in line that get its place.
-
-        A call that fails, is cancelled or leaves a context variable changed is the last one: what
-        is left of it does not reach the next call, which has a new task.
+        The thread waits for their cleanup as well, for `grace` seconds more at most. It does not
+        wait for the calls of a loop that has stopped, nor for those of a loop of this thread.
         """
-        context = copy_context()
-        while True:
-            try:
-                shield = self._new_shield()
-                undisturbed = await handover.run(self._scope, shield, self._handover_ended)
-            except BaseException:
-                self._leave_line()
-                raise
-            if not undisturbed or copy_context() != context:
-                self._leave_line()
-                return
-            self._line.leave()
-            following = self._line.next()
-            if following is None:
-                return
-            handover = following
-            self._calls.add(handover)
-
-    def _new_shield(self) -> anyio.CancelScope:
-        return self._cancel_scope(shield=True)
-
-    def _leave_line(self) -> None:
-        """Give a place up, to those in line."""
-        self._line.leave()
-        self._begin_next()
-
-    def _begin_next(self) -> None:
-        if isinstance(self._home, asyncio.AbstractEventLoop) and self._home.is_closed():
-            return  # a call that was dropped with its loop is collected: nothing begins there
-        while (handover := self._line.next()) is not None:
-            try:
-                self._start(handover)
-            except Exception:
-                logger.exception("a call that was handed over could not be started")
-
-    def _handover_ended(self, handover: Handover[Any]) -> None:
-        self._ended(handover)
-        handover.go_home(self._outbox, last=not self._calls)
-
-    def _ended(self, call: anyio.CancelScope | Handover[Any] | Turn) -> None:
-        self._calls.discard(call)
-        if not self._calls:
-            self._last_call_ended.set()
-
-    # The end.
-
-    def stop_taking(self) -> None:
-        """Return whatever is handed over from now on, and what has not begun by now."""
-        self._is_open = False
-        for handover in self._line.clear_handed_over():
-            handover.return_unclaimed(self._outbox)
-
-    def cancel(self) -> None:
-        """Cancel all that are left; those of the loop's own tasks get a NurseryClosedError."""
-        for call in list(self._calls):
-            call.cancel()
-
-    async def to_end(self, patience: float) -> None:
-        """Wait until all have ended, at most `patience` seconds."""
-        with anyio.move_on_after(patience):
-            while self._calls:
-                self._last_call_ended = anyio.Event()
-                await self._last_call_ended.wait()
+        calls = self.under_way()
+        for call in calls:
+            call.end_within(grace)
+        here = threading.get_ident()
+        awaited = {id(call) for call in calls if call.thread != here}
+        deadline = time.monotonic() + 2 * grace
+        # Not an Event: the collector may end a call in this very thread, while that is locked.
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        with self.telling(partial(ended.put, None)):
+            while awaited := awaited & {
+                id(call) for call in self.under_way() if is_running(call.loop)
+            }:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                with suppress(queue.Empty):
+                    ended.get(timeout=min(left, LOOK_INTERVAL))

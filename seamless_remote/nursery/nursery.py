@@ -1,37 +1,27 @@
-"""The remote nursery: a long-lived task group that owns all connections and background tasks."""
+"""The remote nursery: a long-lived task group that runs what the clients need in the background."""
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import logging
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
 
 from ..settings import Settings
-from .calls import Calls
-from .handover import Handover
-from .limiter import Limiter
-from .event_loops import mailbox_of, running_loop, runs_task_of
-from .scope import Resource, Scope
-from .service import Service
-from .shared_work import SharedWork
+from .bound import Bound
+from .calls import Call, Calls
+from .event_loops import has_ended, is_asyncio, running_loop
+from .service import Resource, Service
 from .snapshot import NurserySnapshot, ServiceSnapshot
 from .supervision import SupervisedTask
-from .waiter import wake_up
-from .watch import Watches
+from .waiter import Waiter, waiter_in
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 DRAIN_POLL = 0.02
 """Seconds between two looks at whether the requests of a service that is given up have ended."""
@@ -43,151 +33,134 @@ class NurseryState(str, enum.Enum):
     CLOSED = "closed"
 
 
-class _NurseryScope(Scope):
-    """The scope of calls that run in the nursery."""
-
-    def __init__(self, nursery: RemoteNursery, task_group: TaskGroup) -> None:
-        super().__init__(nursery.settings)
-        self._nursery = nursery
-        self._limiter = Limiter("database limiter", nursery.settings.database_max_inflight)
-        self._shared = SharedWork(task_group)
+class Owner(Protocol):
+    """What a nursery asks of the process that it runs in."""
 
     @property
-    def limiter(self) -> Limiter:
-        return self._limiter
+    def calls(self) -> Calls: ...
+    @property
+    def limiter(self) -> Bound: ...
+    @property
+    def resources(self) -> Sequence[Resource]: ...
 
-    async def share(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
-        self._require_open()
-        return await self._shared.join(key, work)
-
-    def _adopt(self, resource: Resource) -> None:
-        self._nursery._supervise(f"upkeep of {type(resource).__name__}", resource.upkeep)
+    def services_for(self, nursery: RemoteNursery) -> Sequence[Service] | None:
+        """The services that it is to run by now; None: it is not the current one (any more)."""
 
 
 class _RunningService:
-    """A service of the nursery with its supervised task."""
+    """A service with its supervised tasks."""
 
-    __slots__ = ("service", "state", "task")
+    __slots__ = ("service", "state", "tasks")
 
-    def __init__(self, service: Service, task: SupervisedTask) -> None:
+    def __init__(self, service: Service) -> None:
         self.service = service
-        self.task = task
+        self.tasks: list[SupervisedTask] = []
         self.state = "running"
 
 
 class RemoteNursery:
-    """The scope that owns what the clients hold: sockets, background tasks, services.
+    """The scope in which services, their pings and the upkeep of idle connections live.
 
-    It lives in one event loop, its *home*; `take` and `post` are called from anywhere. Hosts open
+    It lives in one event loop, its *home*. No call runs in it, and none waits for it. Hosts open
     one with `seamless_remote.open_nursery()`.
     """
 
-    def __init__(self, settings: Settings, *, hosted: bool) -> None:
+    def __init__(self, settings: Settings, owner: Owner, *, hosted: bool) -> None:
         self.settings = settings
         self.hosted = hosted
         self.state = NurseryState.OPEN
-        self.home: Any = running_loop()
-        self.thread = threading.get_ident()
-        self.mailbox = mailbox_of(self.home)
-        self.watches = Watches(self.mailbox, settings.handover_patience)
-        self._backend = "asyncio" if isinstance(self.home, asyncio.AbstractEventLoop) else "trio"
-        self.calls = Calls(settings)
-        self._posted = wake_up(self.home)
+        self._owner = owner
+        self.home: Any = None
+        self._changed: Waiter | None = None
         self._tasks: list[SupervisedTask] = []
         self._services: dict[str, _RunningService] = {}
         self._retiring: list[_RunningService] = []
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it looks after what the process holds; False once its loop was closed."""
+        return self.state is NurseryState.OPEN and not (
+            self.home is not None and has_ended(self.home)
+        )
+
+    def rearrange(self) -> None:
+        """Have it look at which services it is to run. From any thread; does not wait."""
+        # A nursery that has not begun yet looks when it begins, after it has made this known.
+        if self._changed is not None:
+            self._changed.wake()
+
+    # All that follows runs in the home loop, `snapshot` aside.
+
     def _begin(self, task_group: TaskGroup) -> None:
+        self.home = running_loop()
         self._task_group = task_group
-        self._scope = _NurseryScope(self, task_group)
-        self.calls.open(self._scope, task_group)
-        self.mailbox.attend(self._ring)
-        task_group.start_soon(self._receive, name="reception of the remote nursery")
+        self._changed = waiter_in(self.home)
+        self._call = Call(self.home, self.settings)
+        for resource in self._owner.resources:
+            self._supervise(f"upkeep of {resource}", partial(resource.upkeep, self._call))
+        task_group.start_soon(self._attend, name="reception of the remote nursery")
 
-    def _ring(self) -> None:
-        self._posted.set()
+    async def _attend(self) -> None:
+        while True:
+            self._changed = changed = waiter_in(self.home)
+            self._arrange()
+            await changed.wait()
 
-    async def _receive(self) -> None:
-        """Take in what other threads post: a task, for what it starts must be started by one.
+    def _arrange(self) -> None:
+        """Run the services that are wanted by now.
 
-        When it ends, the nursery takes no more: whatever is posted after that goes back.
+        Which those are is read here, not when the change was made: the last change wins, in
+        whatever order the threads that made changes come to wake this.
         """
-        try:
-            while True:
-                while self.mailbox.drain():
-                    await checkpoint()
-                await self._posted.wait()
-                self._posted = wake_up(self.home)
-        finally:
-            self._stop_taking()
-            self.mailbox.leave(self._ring)
-
-    def take(self, handover: Handover[Any]) -> None:
-        """Take a call over, from any thread; returned to its caller if the nursery ends first.
-
-        LoopClosedError: the nursery's loop is gone.
-        """
-        self.mailbox.post(partial(self.calls.take_up, handover))
-
-    def post(self, action: Callable[[], object]) -> None:
-        """Have `action` called in the nursery's loop: now if this is a task of it, soon otherwise.
-
-        LoopClosedError: the loop has ended.
-        """
-        if runs_task_of(self.home):
-            action()
-        else:
-            self.mailbox.post(action)
-
-    # Services and supervised tasks. All in the nursery's loop.
-
-    def swap(self, service: Service) -> None:
-        """Start a service in place of the one of its name, which ends when its requests have."""
-        if self.state is not NurseryState.OPEN:
+        wanted = self._owner.services_for(self)
+        if wanted is None:
             return
-        old = self._services.pop(service.name, None)
-        if old is not None and old.service is service:
-            self._services[service.name] = old
+        names = {service.name for service in wanted}
+        for name in [name for name in self._services if name not in names]:
+            self._retire(self._services.pop(name))
+        for service in wanted:
+            former = self._services.get(service.name)
+            if former is None or former.service is not service:
+                self._services.pop(service.name, None)
+                self._start(service)
+                if former is not None:
+                    self._retire(former)
+
+    def _start(self, service: Service) -> None:
+        running = _RunningService(service)
+        tasks = service.tasks()
+        if not tasks:
             return
-        if not service.idle():
-            task = self._supervise(
-                f"keepalive of {service.name}",
-                lambda: service.run(self._scope),
-                on_given_up=lambda reason: self._give_up(service, reason),
+        self._services[service.name] = running
+        for task in tasks:
+
+            def give_up(
+                reason: str, tell: Callable[[str], None] = task.give_up, name: str = task.name
+            ) -> None:
+                running.state = "down"
+                tell(f"its background task, {name}, fails too often: {reason}")
+
+            running.tasks.append(
+                self._supervise(task.name, partial(task.run, self._call), on_given_up=give_up)
             )
-            self._services[service.name] = _RunningService(service, task)
-            logger.info("service %s started", service.name)
-        if old is not None:
-            old.state = "stopping"
-            self._retiring.append(old)
-            self._task_group.start_soon(self._retire, old, name=f"retire {service.name}")
+        logger.info("service %s started", service.name)
 
-    def rest(self) -> None:
-        """Stop all services and let go of their connections; a later `swap` starts them again."""
-        for running in list(self._services.values()):
-            self._stop(running)
-            del self._services[running.service.name]
-            running.service.release(self._scope, ())
+    def _retire(self, old: _RunningService) -> None:
+        """Have a service end when its requests have."""
+        old.state = "stopping"
+        self._retiring.append(old)
+        self._supervise(f"retirement of {old.service.name}", partial(self._see_off, old))
 
-    async def _retire(self, old: _RunningService) -> None:
+    async def _see_off(self, old: _RunningService) -> None:
         with anyio.move_on_after(self.settings.grace_period):
             while old.service.in_flight():  # noqa: ASYNC110 - counted across loops and threads
                 await anyio.sleep(DRAIN_POLL)
+        for task in old.tasks:
+            task.stop()
+        old.service.release([each.service for each in self._services.values()])
         self._retiring.remove(old)
-        self._stop(old)
-        old.service.release(self._scope, [each.service for each in self._services.values()])
-
-    def _stop(self, running: _RunningService) -> None:
-        running.task.stop()
-        if running.task in self._tasks:
-            self._tasks.remove(running.task)
-        logger.info("service %s stopped", running.service.name)
-
-    def _give_up(self, service: Service, reason: str) -> None:
-        service.mark_down(f"its keepalive fails too often: {reason}")
-        running = self._services.get(service.name)
-        if running is not None and running.service is service:
-            running.state = "down"
+        self._tasks = [task for task in self._tasks if not task.is_over]
+        logger.info("service %s stopped", old.service.name)
 
     def _supervise(
         self,
@@ -201,61 +174,54 @@ class RemoteNursery:
         self._task_group.start_soon(task.run, name=name)
         return task
 
-    # The end.
-
-    def _stop_taking(self) -> None:
-        if self.state is NurseryState.OPEN:
-            self.state = NurseryState.CLOSING
-            self.calls.stop_taking()
-
     async def _end(self) -> None:
-        """Give requests in flight their grace, then cancel what is left and close every socket."""
-        self._stop_taking()
-        grace = self.settings.grace_period
-        await self.calls.to_end(grace)
-        if self.calls.count():
-            logger.info(
-                "the remote nursery ends with %d calls in flight after %g s of grace",
-                self.calls.count(),
-                grace,
-            )
-            self.calls.cancel()
-            await self.calls.to_end(grace)
+        """Give the calls of this loop their grace, then cancel those left, and end the tasks."""
+        self.state = NurseryState.CLOSING
+        if not self.hosted:
+            await self._end_calls()
         self._task_group.cancel_scope.cancel()
-        await self._scope.aclose_resources()
-        self.state = NurseryState.CLOSED
+
+    async def _end_calls(self) -> None:
+        calls, grace = self._owner.calls, self.settings.grace_period
+        own = [each for each in calls.under_way() if each.loop is self.home]
+        for call in own:
+            call.end_within(grace)
+        awaited = {id(call) for call in own}
+        with anyio.move_on_after(2 * grace):  # their cleanup may take as long again
+            while awaited:
+                ended = waiter_in(self.home)
+                with calls.telling(ended.wake):
+                    # Look when no end can be missed any more.
+                    awaited &= {id(call) for call in calls.under_way()}
+                    if awaited:
+                        await ended.wait()
 
     def snapshot(self) -> NurserySnapshot:
         """How the nursery is now, as plain data. From any thread."""
-        limiter = self._scope.limiter.snapshot()
-        in_line = self.calls.in_line()
+        owner = self._owner
+        running = [*self._services.values(), *self._retiring]
         return NurserySnapshot(
-            backend=self._backend,
+            backend="asyncio" if self.hosted or is_asyncio(self.home) else "trio",
             hosted=self.hosted,
             state=self.state.value,
-            calls=self.calls.count(),
-            services=tuple(self._service_snapshots()),
-            limiter=replace(limiter, waiting=limiter.waiting + in_line),
+            calls=tuple(call.snapshot() for call in owner.calls.under_way()),
+            services=tuple(
+                ServiceSnapshot(each.service.name, each.state, each.service.client_snapshots())
+                for each in running
+            ),
+            limiter=owner.limiter.snapshot(),
             tasks=tuple(task.snapshot() for task in list(self._tasks)),
+            connections=tuple(pool for resource in owner.resources for pool in resource.snapshot()),
         )
-
-    def _service_snapshots(self) -> Iterable[ServiceSnapshot]:
-        for running in [*self._services.values(), *self._retiring]:
-            yield ServiceSnapshot(
-                name=running.service.name,
-                state=running.state,
-                clients=running.service.client_snapshots(),
-            )
 
 
 @asynccontextmanager
-async def run_nursery(settings: Settings, *, hosted: bool) -> AsyncIterator[RemoteNursery]:
-    """A nursery in the running loop, open until the block ends. It is not made current here.
+async def run_nursery(nursery: RemoteNursery) -> AsyncIterator[RemoteNursery]:
+    """Run a nursery in this loop until the block ends. It is not made current here.
 
     An error of the block comes out as it is, not in an exception group. A failure of the nursery
     itself cancels the block and comes out in one. A cancellation waits for the nursery's end.
     """
-    nursery = RemoteNursery(settings, hosted=hosted)
     cancelled = anyio.get_cancelled_exc_class()
     failure: BaseException | None = None
     try:

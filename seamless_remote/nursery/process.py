@@ -1,120 +1,317 @@
-"""The nursery as the rest of the package uses it: calls, services, opening and end.
+"""The one place of process-wide state: which nursery is current, and what belongs in it.
 
-A call is an operation, `async def operation(scope, *args)`, that runs where the sockets live.
+A host's nursery is current while it is open. Otherwise a hosted one is started when something needs
+looking after: a call's connections, or the clients of an activation.
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
+import sys
 import threading
-from functools import partial
-from typing import Any, TypeVar
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
-from .current import (
-    close,
-    current_nursery,
-    forget,
-    install,
-    nursery_for_call,
-    open_nursery,
-    settings,
-    start_worker,
-)
-from .thread_call import Detour
-from .handover import Handover, Operation
-from .event_loops import LoopClosedError, in_trio_task, inside_trio_task, mailbox_of, running_loop
-from .scope import LoneScope
+from ..errors import NurseryOpenError
+from ..settings import Settings, enable_debug_logging
+from .bound import Bound
+from .calls import Calls
+from .hosted_thread import HostedThread
+from .nursery import RemoteNursery, run_nursery
+from .service import Resource, Service
+from .shared_work import SharedWork
 
-__all__ = [
-    "call",
-    "call_blocking",
-    "close",
-    "current_nursery",
-    "install",
-    "open_nursery",
-    "settings",
-    "start_worker",
-]
-
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
-async def call(
-    operation: Operation[T], *args: Any, repeatable: bool = True, limited: bool = False
-) -> T:
-    """Run `operation(scope, *args)` where the sockets live; from a task of any loop.
+class Process:
+    """What this process holds. The lock guards every change, and is never held over a wait."""
 
-    In the nursery's own loop it runs right here, in the caller's task. From another loop it is
-    handed over, and the caller waits without blocking its loop; cancelling the caller cancels it,
-    and waits for its clean-up, at most the grace period. Where the nursery's loop cannot turn, it
-    runs here, on connections that end with the call; also if the nursery had begun with it, unless
-    it is not `repeatable` (a host may block its loop until this very call has ended).
+    def __init__(self) -> None:
+        # Reentrant, for the collector may run a destructor that comes here.
+        self.lock = threading.RLock()
+        self.settings: Settings | None = None
+        self.nursery: RemoteNursery | None = None
+        self.hosted: set[HostedThread] = set()
+        """Those whose threads have not ended: of the current nursery, and of those that end."""
+        self.services: dict[str, Service] = {}
+        self.resources: list[Resource] = []
+        self.calls = Calls()
+        self.limiter = Bound(Settings().database_max_inflight, "database limiter")
+        self.shared = SharedWork()
+        self.workers: set[threading.Thread] = set()
+        self.resting = False
+        """Whether `close()` was called under a host's nursery: services start at the next call."""
+        self.exiting = False
+        self.parent: Process | None = None
 
-    A call that is `limited` (a database's) waits in line, before it begins, while
-    `Settings.database_max_inflight` have begun in the nursery: first come first served, whichever
-    loop it comes from. While it runs it must not wait for another one. Where the settings have a
-    `total_timeout` it begins at once, for that time counts from its beginning.
+    def services_for(self, nursery: RemoteNursery) -> Sequence[Service] | None:
+        """See `nursery.Owner`."""
+        with self.lock:
+            if self.nursery is not nursery:
+                return None
+            return [] if self.resting else list(self.services.values())
 
-    NurseryClosedError: the nursery ended while the call was running in it, or waited in its line.
+
+_process = Process()
+
+
+def this_process() -> Process:
+    """What the process holds; a forked child has its own."""
+    return _process
+
+
+def settings() -> Settings:
+    """The settings in force: the current nursery's, or the environment's, read once."""
+    nursery = _process.nursery
+    if nursery is not None:
+        return nursery.settings
+    if _process.settings is None:
+        _process.settings = Settings.from_environment()
+        enable_debug_logging(_process.settings)
+    return _process.settings
+
+
+def current_nursery() -> RemoteNursery | None:
+    """The remote nursery that is open in this process, a host's or the hosted one, or None."""
+    return _process.nursery
+
+
+@asynccontextmanager
+async def open_nursery(settings: Settings | None = None) -> AsyncIterator[RemoteNursery]:
+    """Open the process's remote nursery in the running loop (asyncio or trio).
+
+    It takes the services over from a hosted nursery, without a pause, and touches no call. Leaving
+    the block gives the calls of this loop a grace period, then cancels them (their callers get a
+    NurseryClosedError). Those of other loops go on, on a hosted nursery. If there are none, all
+    idle connections are closed. A cancellation of the block waits for that too.
+
+    Args:
+        settings: what is in force while it is open; the environment's by default.
+
+    Raises:
+        NurseryOpenError: a host's nursery is open already.
     """
-    here = running_loop()
-    thread = threading.get_ident()
-    if inside_trio_task(here):
-        detour = Detour(partial(_call_here, thread, operation, args, repeatable, limited))
-        return await detour.run_in_executor(here)
-    nursery = nursery_for_call()
-    if nursery is not None and nursery.home is here:
-        # As below, with a frame less for each of the thousands of calls that may wait there.
-        return await nursery.calls.run_here(operation, args, limited=limited)
-    return await _call(here, thread, operation, args, repeatable, limited)
+    chosen = Settings.from_environment() if settings is None else settings
+    enable_debug_logging(chosen)
+    nursery = RemoteNursery(chosen, _process, hosted=False)
+    _make_current(nursery)
+    try:
+        async with run_nursery(nursery):
+            try:
+                yield nursery
+            finally:
+                _pass_on(nursery)
+    finally:
+        _pass_on(nursery)
+        _let_go_unless_attended()
 
 
-def call_blocking(operation: Operation[T], *args: Any) -> T:
-    """The same from synchronous code; the calling thread waits, whether or not it runs a loop."""
-    detour = Detour(partial(_call_here, threading.get_ident(), operation, args, True, False))
-    if running_loop() is None and not in_trio_task():
-        return detour.run()
-    return detour.run_in_thread()
+def attend() -> None:
+    """Have a nursery look after what a call is about to use. Does not wait for it."""
+    process = _process
+    nursery = process.nursery
+    if nursery is None or process.resting or not nursery.is_open:
+        with process.lock:
+            _attended(process)
 
 
-async def _call_here(
-    thread: int,
-    operation: Operation[T],
-    args: tuple[Any, ...],
-    repeatable: bool,
-    limited: bool,
-) -> T:
-    """Run a call in the running loop, on behalf of `thread`."""
-    return await _call(running_loop(), thread, operation, args, repeatable, limited)
+def is_attended() -> bool:
+    """Whether a nursery looks after idle connections."""
+    process = _process
+    return process.nursery is not None and not process.resting
 
 
-async def _call(
-    here: Any,
-    thread: int,
-    operation: Operation[T],
-    args: tuple[Any, ...],
-    repeatable: bool,
-    limited: bool,
-) -> T:
-    while (nursery := nursery_for_call()) is not None:
-        if nursery.home is here:
-            return await nursery.calls.run_here(operation, args, limited=limited)
-        if nursery.mailbox.is_closed():
-            forget(nursery)
-            continue
-        if nursery.thread == thread or nursery.mailbox.is_stalled():
-            break
-        home = mailbox_of(here)
-        handover = Handover(
-            operation, args, home, nursery.mailbox, repeatable=repeatable, limited=limited
-        )
-        try:
-            nursery.take(handover)
-        except LoopClosedError:
-            forget(nursery)
-            continue
-        if not await handover.wait(nursery.watches.of(home), nursery.settings.grace_period):
-            break
-        if not handover.returned:
-            return handover.outcome()
-    async with LoneScope(settings()) as scope:
-        return await operation(scope, *args)
+def install(service: Service) -> None:
+    """Put a service in place of the one of its name, from any thread. Does not wait for its start.
+
+    It starts in the current nursery. If none is open, a hosted one is started, unless the service
+    has nothing to run.
+    """
+    process = _process
+    with process.lock:
+        process.services[service.name] = service
+        nursery = _open_nursery(process)
+        if nursery is None and service.tasks():
+            _start_hosted(process)
+    if nursery is not None:
+        nursery.rearrange()
+
+
+def adopt(resource: Resource) -> None:
+    """Have every nursery from now on look after a resource."""
+    _process.resources.append(resource)
+
+
+def start_worker(name: str, work: Callable[[], None]) -> None:
+    """Run `work` on a thread of its own, a daemon that `close()` waits for.
+
+    RuntimeError: the interpreter is ending, and starts no threads.
+    """
+    process = _process
+    worker = threading.Thread(target=work, name=f"seamless-remote {name}", daemon=True)
+    with process.lock:
+        process.workers = set(filter(threading.Thread.is_alive, process.workers))
+        worker.start()
+        process.workers.add(worker)
+
+
+def close() -> None:
+    """Give up everything that the clients hold: calls, connections, pings, the thread.
+
+    From any thread; safe to repeat, and with nothing open. `seamless.close()` calls this after it
+    has marked Seamless closed. The calls under way, in whatever loops, get the grace period; then
+    they are cancelled, and their callers get a NurseryClosedError. The calling thread waits for
+    that, but not for calls of a loop that it runs itself, or of one that has stopped: those end
+    when that loop turns again.
+
+    Clients stay registered, and their next call (Seamless can be reopened) opens what it needs
+    again. A host's nursery stays the host's: its services stop until that next call.
+    """
+    process = _process
+    grace = settings().grace_period
+    with process.lock:
+        hosted = list(process.hosted)
+        nursery = process.nursery
+        if nursery is not None and nursery.hosted:
+            process.nursery = nursery = None
+        process.resting = nursery is not None
+        workers = process.workers - {threading.current_thread()}
+    for thread in hosted:
+        thread.tell_to_stop()
+    if nursery is not None:
+        nursery.rearrange()
+    process.calls.end_all(grace)
+    for thread in hosted:
+        thread.join()
+    _let_go_unless_attended()
+    if not process.exiting:
+        deadline = time.monotonic() + grace
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+
+
+def _make_current(nursery: RemoteNursery) -> None:
+    """Make a host's nursery current; a hosted one that it replaces ends by itself."""
+    process = _process
+    with process.lock:
+        former = _open_nursery(process)
+        if former is not None and not former.hosted:
+            raise NurseryOpenError(
+                "a remote nursery is open in this process already; "
+                "use seamless_remote.current_nursery(), or leave its block first"
+            )
+        process.nursery = nursery
+        process.resting = False
+        process.limiter.resize(nursery.settings.database_max_inflight)
+        hosted = list(process.hosted)
+    for thread in hosted:
+        thread.tell_to_stop()
+
+
+def _pass_on(nursery: RemoteNursery) -> None:
+    """A host's nursery ends: the calls of other loops go on, on a hosted one."""
+    process = _process
+    # The collector may come here, with a host's loop that was dropped and replaced, in a thread
+    # that is being started; whoever starts it holds the lock.
+    if process.nursery is not nursery:
+        return
+    with process.lock:
+        if process.nursery is not nursery:
+            return
+        process.nursery = None
+        process.resting = False
+        process.limiter.resize(settings().database_max_inflight)
+        if any(call.loop is not nursery.home for call in process.calls.under_way()):
+            _start_hosted(process)
+
+
+def _attended(process: Process) -> None:
+    """See to it that a nursery is open, and not at rest. The lock is held."""
+    nursery = _open_nursery(process)
+    if nursery is None:
+        _start_hosted(process)
+    elif process.resting:
+        process.resting = False
+        nursery.rearrange()
+
+
+def _open_nursery(process: Process) -> RemoteNursery | None:
+    """The current nursery, unless it has ended. The lock is held."""
+    nursery = process.nursery
+    if nursery is not None and not nursery.is_open:
+        process.nursery = nursery = None
+        process.resting = False
+    return nursery
+
+
+def _start_hosted(process: Process) -> None:
+    """Start a hosted nursery with all services. The lock is held."""
+    if process.exiting:
+        return
+    chosen = settings()
+    nursery = RemoteNursery(chosen, process, hosted=True)
+    thread = HostedThread(nursery, on_end=_hosted_ended)
+    # Both before the start: the nursery asks at once whether it is the current one.
+    process.nursery = nursery
+    process.hosted.add(thread)
+    process.limiter.resize(chosen.database_max_inflight)
+    try:
+        thread.start()
+    except BaseException as exc:
+        # Python 3.12 and later start no thread once the interpreter ends: a RuntimeError. When a
+        # KeyboardInterrupt comes, the thread may have started, and ends.
+        thread.tell_to_stop()
+        process.nursery = None
+        if not isinstance(exc, RuntimeError):
+            raise
+        logger.debug("no hosted remote nursery: %s", exc)
+        process.hosted.discard(thread)
+
+
+def _hosted_ended(thread: HostedThread) -> None:
+    process = _process
+    with process.lock:
+        process.hosted.discard(thread)
+        if process.nursery is thread.nursery:
+            process.nursery = None
+    _let_go_unless_attended()
+
+
+def _let_go_unless_attended() -> None:
+    process = _process
+    if not is_attended():
+        for resource in process.resources:
+            resource.let_go()
+
+
+def _at_exit() -> None:
+    """Let the process end: no thread is started any more, and the hosted nursery is closed.
+
+    If `seamless.close()` is still to come (its exit hook was registered before this one), that
+    closes the nursery, after it has written its last buffers.
+    """
+    _process.exiting = True
+    seamless = sys.modules.get("seamless")
+    closes_later = getattr(seamless, "_require_close", False)
+    if not closes_later or getattr(seamless, "_closed", False):
+        close()
+
+
+def _after_fork_in_child() -> None:
+    """Start from nothing: the parent's threads, loops and locks do not exist here."""
+    global _process
+    parent, _process = _process, Process()
+    # The clients that are in effect stay so; their services start with the first nursery.
+    _process.services = parent.services
+    _process.resources = parent.resources
+    # Kept alive: collecting a loop closes it, and would take the parent's own wake-up out of the
+    # selector that the two processes share.
+    _process.parent = parent
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,94 +1,121 @@
-"""Work that several callers ask for at once, done once for all of them."""
+"""Work that several callers of one loop ask for at once, done once for all of them.
+
+A piece of work has no task of its own: one of its callers drives it, the others wait. Its states:
+
+- driven: the driver runs it in its own task. When it comes to an end, all get its outcome.
+- handed on: the driver was cancelled, and has woken the caller that waits longest, which drives on
+  from where the work stands. A caller that is cancelled at that moment hands it on again.
+- over: its outcome is there, and the next caller begins new work.
+- given up: the driver was cancelled, and nobody else waits.
+"""
 
 from __future__ import annotations
 
+import weakref
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-import anyio
-from anyio.abc import TaskGroup
-
-from ..errors import NurseryClosedError
+from .calls import Call
+from .waiter import Waiter, waiter_in
 
 T = TypeVar("T")
 
+Work = Callable[[Call], Awaitable[T]]
+"""Runs a piece of work to its end, or on to its end if an earlier run was cancelled."""
 
-class _Work:
-    __slots__ = ("done", "error", "scope", "traceback", "value", "waiters")
 
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        # A cancellation of the nursery's block leaves it to its callers, who have their grace.
-        self.scope = anyio.CancelScope(shield=True)
-        self.waiters = 0
-        self.value: Any = None
-        self.error: BaseException | None = NurseryClosedError(
-            "the remote nursery ended while it was fetching this for several callers"
-        )
+class _Piece(Generic[T]):
+    __slots__ = ("__weakref__", "driver", "error", "run", "traceback", "value", "waiting")
+
+    def __init__(self, run: Work[T]) -> None:
+        self.run = run
+        # Weak, so that the tasks of a dropped loop can be collected.
+        self.waiting: OrderedDict[int, weakref.ref[Waiter]] = OrderedDict()
+        self.driver: weakref.ref[Waiter] | None = None
+        """The caller to which the work was handed on."""
+        self.value: T | None = None
+        self.error: Exception | None = None
         self.traceback: TracebackType | None = None
+
+    def is_handed_on_to(self, waiter: Waiter) -> bool:
+        return self.driver is not None and self.driver() is waiter
+
+    def hand_on(self) -> bool:
+        """Have the one who waits longest drive; False if nobody waits."""
+        while self.waiting:
+            _, self.driver = self.waiting.popitem(last=False)
+            waiter = self.driver()
+            if waiter is not None and waiter.wake():
+                return True
+        return False
+
+    def wake_all(self) -> None:
+        """It is over: wake all who wait."""
+        while self.waiting:
+            waiter = self.waiting.popitem(last=False)[1]()
+            if waiter is not None:
+                waiter.wake()
+
+    def outcome(self) -> T:
+        if self.error is not None:
+            # Each caller adds its own frames, to a traceback of its own.
+            raise self.error.with_traceback(self.traceback)
+        value: T = self.value  # type: ignore[assignment]
+        return value
 
 
 class SharedWork:
-    """Work by key: who asks for a key that is being worked on waits for that work's outcome.
+    """Pieces of work by loop and key: who asks for one that is under way gets its outcome.
 
-    Each piece of work is a task of the nursery. Cancelling one of several callers leaves the
-    others their result; cancelling the last one cancels the work, and waits for it to end. An
-    error reaches all who wait.
+    An error reaches all who wait. Cancelling a caller leaves the others theirs.
     """
 
-    def __init__(self, task_group: TaskGroup) -> None:
-        self._task_group = task_group
-        self._works: dict[Hashable, _Work] = {}
+    def __init__(self) -> None:
+        # By the loop's id and the key. A piece lives as long as a caller that has part in it; here
+        # it is referenced weakly, for it may refer to its loop.
+        self._pieces: weakref.WeakValueDictionary[tuple[int, Hashable], _Piece[Any]] = (
+            weakref.WeakValueDictionary()
+        )
 
-    async def join(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
-        """The outcome of `work`, started now or by an earlier caller with the same key."""
-        entry = self._works.get(key)
-        if entry is None:
-            entry = _Work()
-            self._task_group.start_soon(self._run, key, entry, work, name=f"shared {key!r}")
-            self._works[key] = entry
-        entry.waiters += 1
+    async def join(
+        self, call: Call, key: Hashable, make: Callable[[], Work[T]], waits_for: str
+    ) -> T:
+        """The outcome of the work under `key` in the loop of `call`; `make` makes it if need be."""
+        here = (id(call.loop), key)
+        piece: _Piece[T] | None = self._pieces.get(here)
+        if piece is None:
+            piece = self._pieces[here] = _Piece(make())
+            return await self._drive(call, here, piece)
+        waiter = waiter_in(call.loop)
+        piece.waiting[id(waiter)] = weakref.ref(waiter)
+        call.waits_for = waits_for
         try:
-            await entry.done.wait()
-        except GeneratorExit:
-            self._leave(key, entry)
-            raise
+            await waiter.wait()
         except BaseException:
-            if self._leave(key, entry):
-                with anyio.CancelScope(shield=True):
-                    await entry.done.wait()
+            if piece.is_handed_on_to(waiter):
+                self._leave(here, piece)
+            else:
+                piece.waiting.pop(id(waiter), None)
             raise
-        if entry.error is not None:
-            # Every caller adds its own frames: to a traceback of its own.
-            raise entry.error.with_traceback(entry.traceback)
-        value: T = entry.value
-        return value
+        if piece.is_handed_on_to(waiter):
+            return await self._drive(call, here, piece)
+        return piece.outcome()
 
-    def _leave(self, key: Hashable, entry: _Work) -> bool:
-        """Wait no longer. True: nobody does, and the work has been cancelled."""
-        entry.waiters -= 1
-        if entry.waiters or entry.done.is_set():
-            return False
-        self._forget(key, entry)
-        entry.scope.cancel()
-        return True
-
-    async def _run(self, key: Hashable, entry: _Work, work: Callable[[], Awaitable[Any]]) -> None:
+    async def _drive(self, call: Call, here: tuple[int, Hashable], piece: _Piece[T]) -> T:
+        piece.driver = None
         try:
-            with entry.scope:
-                entry.value = await work()
-                entry.error = None
+            piece.value = await piece.run(call)
         except Exception as exc:
-            entry.error = exc
-            entry.traceback = exc.__traceback__
-        except anyio.get_cancelled_exc_class():
-            # As in `Handover.run`: cancelled elsewhere, which is no reason to end the nursery.
-            entry.error = NurseryClosedError("what several callers wait for was cancelled")
-        finally:
-            self._forget(key, entry)
-            entry.done.set()
+            piece.error, piece.traceback = exc, exc.__traceback__
+        except BaseException:
+            self._leave(here, piece)
+            raise
+        self._pieces.pop(here, None)
+        piece.wake_all()
+        return piece.outcome()
 
-    def _forget(self, key: Hashable, entry: _Work) -> None:
-        if self._works.get(key) is entry:
-            del self._works[key]
+    def _leave(self, here: tuple[int, Hashable], piece: _Piece[Any]) -> None:
+        if not piece.hand_on():
+            self._pieces.pop(here, None)

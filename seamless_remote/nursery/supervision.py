@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import anyio
 
-from .snapshot import TaskSnapshot
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +22,16 @@ WINDOW = 60.0
 """Seconds within which that many failures end a task for good."""
 FIRST_PAUSE = 0.1
 """Seconds between the first failure and the restart; the pause doubles with each recent failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSnapshot:
+    """A supervised background task: `running`, `pausing` before a restart, `ended` or `failed`."""
+
+    name: str
+    state: str
+    restarts: int
+    last_error: str | None
 
 
 class TaskState(str, enum.Enum):
@@ -32,8 +46,8 @@ class SupervisedTask:
 
     When it raises, the error is logged with its traceback and it is run again after a pause that
     doubles with each failure of the last minute. After five failures within a minute it is given
-    up: `on_given_up` is called (it must not raise) and the task stays out. Its failure never
-    reaches the task group.
+    up: `on_given_up` is called and the task stays out. Its failure never reaches the task group,
+    even when it fails while it is being cancelled.
     """
 
     def __init__(
@@ -63,8 +77,13 @@ class SupervisedTask:
         if self.state is not TaskState.FAILED:
             self.state = TaskState.ENDED
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or was told to."""
+        return self.state is TaskState.ENDED or self._scope.cancel_called
+
     def stop(self) -> None:
-        """Cancel it. Must be called in its event loop."""
+        """Cancel it. Call it in the task's event loop."""
         self._scope.cancel()
 
     async def _run_once(self) -> bool:
@@ -72,19 +91,40 @@ class SupervisedTask:
         try:
             await self._work()
         except Exception as exc:
-            self.last_error = f"{type(exc).__name__}: {exc}"
-            self._failed_at.append(anyio.current_time())
-            if not self._fails_too_often():
-                logger.exception("background task %r failed; it is started again", self.name)
-                return False
-            logger.exception("background task %r fails too often; it is given up", self.name)
-            self.state = TaskState.FAILED
-            if self._on_given_up is not None:
-                self._on_given_up(self.last_error)
+            return self._take_failure(exc)
+        except asyncio.CancelledError as exc:
+            if _is_asked_to_end():
+                raise
+            return self._take_failure(exc)
+        except BaseExceptionGroup as group:
+            # A task group that fails while it is cancelled raises both: the failure is dealt with
+            # here, and the cancellation goes on alone.
+            failures, rest = group.split(Exception)
+            if failures is not None:
+                self._take_failure(failures)
+            if rest is not None:
+                raise rest from None
         return True
 
-    def _fails_too_often(self) -> bool:
-        return self._recent_failures() == FAILURES_UNTIL_GIVEN_UP
+    def _take_failure(self, failure: BaseException) -> bool:
+        """Log a failure; True when it is one too many."""
+        self.last_error = f"{type(failure).__name__}: {failure}"
+        self._failed_at.append(anyio.current_time())
+        if self._recent_failures() < FAILURES_UNTIL_GIVEN_UP:
+            logger.error(
+                "background task %r failed; it is started again", self.name, exc_info=failure
+            )
+            return False
+        logger.error(
+            "background task %r fails too often; it is given up", self.name, exc_info=failure
+        )
+        self.state = TaskState.FAILED
+        if self._on_given_up is not None:
+            try:
+                self._on_given_up(self.last_error)
+            except Exception:
+                logger.exception("giving up background task %r failed", self.name)
+        return True
 
     def _pause(self) -> float:
         return FIRST_PAUSE * 2.0 ** (self._recent_failures() - 1)
@@ -95,9 +135,13 @@ class SupervisedTask:
 
     def snapshot(self) -> TaskSnapshot:
         """The task as plain data."""
-        return TaskSnapshot(
-            name=self.name,
-            state=self.state.value,
-            restarts=self.restarts,
-            last_error=self.last_error,
-        )
+        return TaskSnapshot(self.name, self.state.value, self.restarts, self.last_error)
+
+
+def _is_asked_to_end() -> bool:
+    """Whether this asyncio task is being cancelled, and has not just met a cancelled future.
+
+    Python 3.10 cannot tell; there, it is taken to be cancelled.
+    """
+    task = asyncio.current_task()
+    return task is None or not hasattr(task, "cancelling") or task.cancelling() > 0

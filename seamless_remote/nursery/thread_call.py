@@ -1,7 +1,7 @@
-"""A call in a loop of its own, on another thread, where the caller's own loop is of no use to it.
+"""A call in a new asyncio loop on another thread, for callers whose own loop is of no use.
 
-That is so where a synchronous caller's thread runs a loop already, and in an asyncio loop that runs
-inside a trio task, which libraries take for trio.
+Synchronous code needs it if its thread runs a loop already, and so does an asyncio loop inside a
+trio task, which libraries take for trio.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
-from typing import Generic, TypeVar
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
 
 import anyio
+import sniffio
 
-from .event_loops import LoopClosedError, Mailbox, mailbox_of, running_loop
+from .event_loops import LoopEndedError, post, running_loop
 
 logger = logging.getLogger(__name__)
 
@@ -25,22 +28,26 @@ SIGNAL_PATIENCE = 0.5
 """Seconds after which a thread that waits for another one looks for signals, at the latest."""
 
 
-class Detour(Generic[T]):
-    """The call of one coroutine function, in a new asyncio loop."""
+class ThreadCall(Generic[T]):
+    """The call of one coroutine function, with the context variables of whoever made this."""
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
         self._work = work
+        self._context = copy_context()
+        # Where trio made the context, it says so; the call runs on asyncio.
+        self._context.run(sniffio.current_async_library_cvar.set, None)
         self._cancelled = False
         self._scope: anyio.CancelScope | None = None
-        self._mailbox: Mailbox | None = None
+        self._loop: Any = None
 
     def run(self) -> T:
         """Run it in the calling thread, which runs no loop.
 
         concurrent.futures.CancelledError: `cancel` was called in time.
         """
-        # Not `anyio.run`: in a child forked in a task, it takes the parent's loop for running.
-        return asyncio.run(self._main())
+        # Not `anyio.run`: in a child that was forked in a task, it takes the parent's loop for
+        # running.
+        return self._context.run(asyncio.run, self._main())
 
     def run_in_thread(self) -> T:
         """Run it in a thread of its own while the calling thread waits, whatever loop that runs.
@@ -60,7 +67,7 @@ class Detour(Generic[T]):
         try:
             helper.start()
             while helper.is_alive():
-                # A signal that comes just before the wait does not end it, and is handled after it.
+                # A signal that comes just before `join` does not end it; it is handled after it.
                 helper.join(SIGNAL_PATIENCE)
         except BaseException:
             self.cancel()
@@ -75,9 +82,8 @@ class Detour(Generic[T]):
     async def run_in_executor(self, here: asyncio.AbstractEventLoop) -> T:
         """Run it in an executor thread of the running asyncio loop.
 
-        Cancelling this cancels the call, and waits for its end; cancelling it again does not wait.
+        Cancelling this cancels the call and waits for its end; cancelling it again does not wait.
         """
-        # Nothing of anyio works in a loop inside a trio task.
         future = here.run_in_executor(None, self.run)
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
@@ -91,17 +97,15 @@ class Detour(Generic[T]):
 
     def cancel(self) -> None:
         """Cancel the call, from any thread."""
-        # The flag first: the call looks at it when it has made its scope known.
+        # Set the flag first: the call looks at it after it has made its scope known.
         self._cancelled = True
-        if self._mailbox is not None and self._scope is not None:
-            try:
-                self._mailbox.post(self._scope.cancel)
-            except LoopClosedError:
-                logger.debug("a call had ended when it was cancelled")
+        if self._scope is not None:
+            with suppress(LoopEndedError):
+                post(self._loop, self._scope.cancel)
 
     async def _main(self) -> T:
+        self._loop = running_loop()
         with anyio.CancelScope() as self._scope:
-            self._mailbox = mailbox_of(running_loop())
             if self._cancelled:
                 self._scope.cancel()
             return await self._work()

@@ -1,121 +1,153 @@
-"""The wait of one task until another one of its loop wakes it, at the least cost on each backend.
+"""The wait of one task, ended from any thread, at the least cost on each backend.
 
-`anyio.Event` does the same for any number of tasks; on asyncio, one that is waited for takes a
-kilobyte. Of the calls that wait by the thousand, each waits for news of its own.
+`anyio.Event` may be set in its own loop only, and on asyncio one that is waited for takes a
+kilobyte. Of the calls that wait by the thousand, each has a waiter of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import sys
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-
-from .event_loops import running_loop
+from .deadline import TimeLimit
+from .event_loops import LoopEndedError, is_asyncio, post, running_loop
 
 if TYPE_CHECKING:
     import trio
 
-Look = Callable[[], float | None]
-"""Looks at something, and says in how many seconds to look again; None: not any more."""
+T = TypeVar("T")
 
 
-class WakeUp(ABC):
-    """What one task waits for, once. It belongs to one event loop."""
+HELD = "_seamless_remote_waiters"
+"""The attribute of an asyncio loop with those who wait in it."""
 
-    __slots__ = ()
 
-    @abstractmethod
-    def set(self) -> None:
-        """Wake the task, now or when it comes to wait. Safe to repeat, or when nobody waits."""
+class Waiter(ABC):
+    """What one task of one loop waits for, once."""
 
-    @abstractmethod
-    def is_set(self) -> bool:
-        """Whether it was set; maybe after its wait was cancelled."""
+    __slots__ = ("__weakref__", "_loop", "woken")
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self.woken = False
+
+    def wake(self) -> bool:
+        """End the wait, from any thread. Safe to repeat, and when nobody waits (yet, or any more).
+
+        False: the loop has ended, and the task with it.
+        """
+        self.woken = True
+        try:
+            if self._is_here():
+                self._end()
+            else:
+                post(self._loop, self._end)
+        except RuntimeError:  # also what asyncio raises for a future of a closed loop
+            return False
+        return True
 
     @abstractmethod
     def wait(self) -> Awaitable[None]:
-        """Wait until it is set. To be awaited at once; no checkpoint where it is set already."""
+        """Wait until it is woken. Await it at once."""
 
     @abstractmethod
-    async def wait_looking(self, seconds: float, look: Look) -> None:
-        """Wait until it is set; call `look` after so many seconds, and then as that says."""
+    def _is_here(self) -> bool:
+        """Whether a task of the loop runs this code.
+
+        In the loop's thread, but outside of its tasks, that would not do: a destructor or a signal
+        handler may come when the loop has just decided how long to sleep. Only `post` ends that.
+        """
+
+    @abstractmethod
+    def _end(self) -> None:
+        """End the wait, in the loop."""
 
 
-class _AsyncioWakeUp(WakeUp):
-    __slots__ = ("_future", "_set", "_timer")
+class _AsyncioWaiter(Waiter):
+    __slots__ = ("_future",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._set = False
+        super().__init__(loop)
         self._future: asyncio.Future[None] = loop.create_future()
 
-    def set(self) -> None:
-        self._set = True
+    def wait(self) -> Awaitable[None]:
+        # The loop itself holds who waits in it: what wakes them refers to them weakly, and a task
+        # that nobody else refers to would be collected while it waits.
+        held: set[Waiter] = self._loop.__dict__.setdefault(HELD, set())
+        held.add(self)
+        self._future.add_done_callback(lambda _: held.discard(self))
+        return self._future
+
+    def _is_here(self) -> bool:
+        # The one that never raises: most wakers of other threads run no loop at all.
+        loop = asyncio._get_running_loop()
+        return loop is self._loop and asyncio.current_task(loop) is not None
+
+    def _end(self) -> None:
         if not self._future.done():  # a cancellation may have come first
             self._future.set_result(None)
 
-    def is_set(self) -> bool:
-        return self._set
 
-    def wait(self) -> Awaitable[None]:
-        return self._future
-
-    async def wait_looking(self, seconds: float, look: Look) -> None:
-        # The timer looks, and does not wake the task for it: where a signal handler raises a
-        # KeyboardInterrupt between two lines of the loop, that loses what it has in hand. It should
-        # be a look then, and not the wake-up of a task, which could never be cancelled after that.
-        self._look_in(seconds, look)
-        try:
-            await self._future
-        finally:
-            self._timer.cancel()
-
-    def _look_in(self, seconds: float, look: Look) -> None:
-        loop = self._future.get_loop()
-        self._timer = loop.call_later(seconds, self._look_now, seconds, look)
-
-    def _look_now(self, seconds: float, look: Look) -> None:
-        self._look_in(seconds, look)  # first: one that is interrupted is not the last one
-        following = look()
-        if following != seconds:
-            self._timer.cancel()
-            if following is not None:
-                self._look_in(following, look)
-
-
-class _TrioWakeUp(WakeUp):
+class _TrioWaiter(Waiter):
     __slots__ = ("_event",)
 
-    def __init__(self) -> None:
-        # In a running trio it has been imported, and need not be looked for.
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        super().__init__(token)
+        # trio runs, so it has been imported: this saves the look-up that `import` makes.
         self._event: trio.Event = sys.modules["trio"].Event()
-
-    def set(self) -> None:
-        self._event.set()
-
-    def is_set(self) -> bool:
-        return self._event.is_set()
 
     def wait(self) -> Awaitable[None]:
         return self._event.wait()
 
-    async def wait_looking(self, seconds: float, look: Look) -> None:
-        following: float | None = seconds
-        while following is not None:
-            with anyio.move_on_after(following):
-                await self._event.wait()
-                return
-            following = look()
-        await self._event.wait()
+    def _is_here(self) -> bool:
+        lowlevel = sys.modules["trio.lowlevel"]
+        return lowlevel.in_trio_task() and lowlevel.current_trio_token() is self._loop
+
+    def _end(self) -> None:
+        self._event.set()
 
 
-def wake_up(loop: Any = None) -> WakeUp:
-    """A wake-up for a task of the running loop, whose key may be given where it is known."""
-    if loop is None:
-        loop = running_loop()
-    if isinstance(loop, asyncio.AbstractEventLoop):
-        return _AsyncioWakeUp(loop)
-    return _TrioWakeUp()
+def waiter_in(loop: Any) -> Waiter:
+    """A waiter for a task of `loop`, which is the loop that runs this code."""
+    return _AsyncioWaiter(loop) if is_asyncio(loop) else _TrioWaiter(loop)
+
+
+async def outcome_known(future: concurrent.futures.Future[Any]) -> None:
+    """Wait in a task of any loop until a thread's future is done. Cancelling leaves it as it is."""
+    waiter = waiter_in(running_loop())
+    # Weak: a future that is never done must not keep the loop.
+    reference = weakref.ref(waiter)
+
+    def wake(_: object) -> None:
+        waits = reference()
+        if waits is not None:
+            waits.wake()
+
+    future.add_done_callback(wake)
+    await waiter.wait()
+
+
+async def wait_for(future: concurrent.futures.Future[T]) -> T:
+    """The outcome of a thread's future, waited for in a task of any loop.
+
+    Cancelling the wait leaves the future as it is.
+    """
+    await outcome_known(future)
+    return future.result()
+
+
+async def turns_within(loop: Any, seconds: float) -> bool:
+    """Whether `loop`, another one than this, makes a turn within so many seconds."""
+    waiter = waiter_in(running_loop())
+    try:
+        post(loop, waiter.wake)
+    except LoopEndedError:
+        return False
+    with TimeLimit(seconds):
+        await waiter.wait()
+    return waiter.woken

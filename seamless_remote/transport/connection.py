@@ -1,19 +1,20 @@
-"""One HTTP/1.1 connection: one exchange after another over one wire."""
+"""One HTTP/1.1 connection: one exchange after another, each in a task of whatever loop."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
-import anyio
 from anyio.lowlevel import checkpoint
 
-from seamless_remote.errors import ConnectError, ExchangeError, ProtocolError, ServiceTimeout
-
-from .messages import Headers, Origin, Request, Response, StreamBody
+from ..errors import ConnectError, ExchangeError, ProtocolError, ServiceError, ServiceTimeout
+from ..nursery.bound import Share
+from .messages import Headers, Request, Response, Stage
 from .parsing import SMALL_BODY, AnswerParser
-from .socket_io import Wire, WireBroken
+from .readiness import Readiness, Received, SilenceError, Step, readiness_in
+from .socket_io import TLS_RECORD, BrokenConnectionError, SocketIO
+from .urls import Origin
 
 T = TypeVar("T", bytes, int)
 
@@ -27,13 +28,16 @@ class State(enum.Enum):
     """Where a connection stands."""
 
     IDLE = enum.auto()
+    """No exchange, and no loop: any task may begin one."""
     SENDING = enum.auto()
     AWAITING = enum.auto()
+    """The request is sent, and the head of the answer is still to come."""
     BODY = enum.auto()
+    """The head of the answer has come, and the rest of its body is still to be read."""
     CLOSED = enum.auto()
 
 
-class ClosedBeforeAnswer(ExchangeError):
+class ClosedBeforeAnswerError(ExchangeError):
     """The connection ended before the first byte of an answer, with the request (partly) sent.
 
     On a reused connection that mostly means that the server had closed it for being idle.
@@ -41,96 +45,98 @@ class ClosedBeforeAnswer(ExchangeError):
 
 
 class Connection:
-    """An HTTP/1.1 connection over a wire, which it owns.
+    """An HTTP/1.1 connection, which owns its socket. One task at a time uses it.
 
-    `on_end` is called once for each answer of which the body was still to come when `exchange`
-    returned: at the body's end (state IDLE, or CLOSED where the connection cannot serve again) or
-    when it was given up (CLOSED). It must not be shared by tasks, `abort` aside.
+    During an exchange it is attached to the loop of the task that makes it. `on_end` is called once
+    for each answer that was not complete when `exchange` returned: at its end (in state IDLE, or
+    CLOSED if the connection cannot serve again) or when it was given up (CLOSED).
     """
 
-    __slots__ = (
-        "_authority",
-        "_name",
-        "_on_end",
-        "_parser",
-        "_request",
-        "_reusable",
-        "_room",
-        "_wire",
-        "idle_since",
-        "state",
-    )
+    __slots__ = ("_io", "_on_end", "_parser", "_readiness", "_request", "_reusable", "_room",
+                 "idle_since", "origin", "share", "state")  # fmt: skip
 
-    def __init__(self, wire: Wire, origin: Origin, on_end: Callable[[Connection], None]) -> None:
-        self._wire = wire
-        self._name = str(origin)
-        self._authority = origin.authority
+    def __init__(self, io: SocketIO, origin: Origin, on_end: Callable[[Connection], None]) -> None:
+        self.origin = origin
+        self.state = State.IDLE
+        self.idle_since = 0.0
+        self.share: Share | None = None
+        """The place of the pool's bound that whoever uses it holds."""
+        self._io = io
         self._on_end = on_end
         self._parser = AnswerParser()
+        self._readiness: Readiness | None = None
         self._request: Request | None = None
         self._reusable = True
         self._room = memoryview(b"")
-        self.idle_since = 0.0
-        self.state = State.IDLE
+
+    def __repr__(self) -> str:
+        request = "" if self._request is None else f", {self._request}"
+        return f"<Connection to {self.origin}: {self.state.name}{request}>"
 
     def is_stale(self) -> bool:
-        """Whether an idle connection was closed, or spoken on, by the server."""
-        return self._wire.is_stale()
+        """Whether the server closed an idle connection, or spoke on it."""
+        return self._io.is_stale()
 
     def close(self) -> None:
-        """Close it, now. For the task that uses the connection, or when none does."""
+        """Close it, now. For the task that uses it, or when none does."""
         self.state = State.CLOSED
         self._parser.discard()
-        self._wire.close()
-        self._forget_request()
+        self._detach()
+        self._io.close()
 
-    def abort(self) -> None:
-        """End it from another task of its loop: who waits on it gets an ExchangeError."""
-        self._wire.end()
-
-    async def exchange(self, request: Request, read_timeout: float | None) -> Response:
+    async def exchange(
+        self,
+        request: Request,
+        loop: Any,
+        read_timeout: float | None,
+        patience: float | None = None,
+    ) -> Response:
         """Send `request` and wait for the head of the answer (for all of it when it is small).
 
-        `read_timeout` bounds the silence, in seconds. Raises ConnectError when nothing could be
-        sent, ClosedBeforeAnswer, ProtocolError, ServiceTimeout, or another ExchangeError. After
-        any error, and after cancellation, the connection is closed.
+        `read_timeout` bounds the silence, in seconds. With `patience`, an answer of which no head
+        has come in so many seconds is pending: `receive_head` waits on.
+
+        Raises ConnectError if nothing could be sent, ClosedBeforeAnswerError, ProtocolError,
+        ServiceTimeout, or another ExchangeError. After any error, and after cancellation, the
+        connection is closed.
         """
-        parser = self._parser
-        parser.expect(request.method)
+        self._parser.expect()
         self._request = request
-        request.abort = self._wire.shut_down
-        self._wire.timeout = read_timeout
+        request.abort = self._io.shut_down
+        response = Response(self)
         try:
-            await self._wire.within_timeout(self._converse(request))
-        except WireBroken as exc:
-            broken = self._broken(exc)
-            self.close()
-            raise broken from exc.__cause__
-        except BaseException:
-            self.close()
-            raise
-        source = None
-        if parser.complete:
-            self._finish()
-        else:
-            self.state = State.BODY
-            source = self
-        return Response(
-            parser.status, Headers(parser.headers), parser.length, parser.take(), source
-        )
+            self._readiness = readiness = readiness_in(loop, self._io.sock, read_timeout)
+            rest = self._send_first(request)
+            if rest:
+                await self._send_rest(request, rest)
+            self._enter(State.AWAITING, Stage.AWAITING)
+            if self._may_hold_bytes():
+                arrived = await self._wait(self._take_answer, patience)
+            else:
+                arrived = await readiness.until(self._take_answer, patience)
+            if arrived:
+                self._fill_in(response)
+        except BaseException as exc:
+            self._fail(exc)
+        return response
+
+    async def receive_head(self, response: Response, patience: float | None) -> None:
+        """Wait for the head of an answer that is pending (see `AnswerSource`)."""
+        try:
+            if await self._wait(self._take_answer, patience):
+                self._fill_in(response)
+        except BaseException as exc:
+            self._fail(exc, self._on_end)
+        if response.has_all:
+            self._on_end(self)
 
     async def receive(self, room: memoryview) -> tuple[int, bool]:
-        """Fill `room`, or what of it the rest of the body takes (see `BodySource`)."""
+        """Fill `room`, or what of it the rest of the body takes (see `AnswerSource`)."""
         self._room = room
         try:
-            await self._wire.within_timeout(self._wire.receive_until(self._take_body))
+            await self._wait(self._take_body)
         except BaseException as exc:
-            broken = self._broken(exc) if isinstance(exc, WireBroken) else None
-            self.close()
-            self._on_end(self)
-            if broken is not None:
-                raise broken from exc.__cause__
-            raise
+            self._fail(exc, self._on_end)
         finally:
             left, self._room = len(self._room), memoryview(b"")
         complete = self._parser.complete
@@ -139,49 +145,69 @@ class Connection:
             self._on_end(self)
         return len(room) - left, complete
 
-    async def aclose(self) -> None:
-        """Give up the rest of the body, and with it the connection. Does not block."""
+    def abandon(self) -> None:
+        """Give up the rest of the answer, and with it the connection. Does not block."""
         self.close()
         self._on_end(self)
 
+    def _fill_in(self, response: Response) -> None:
+        """Hand on what has come; the exchange is over if that is all of it."""
+        parser = self._parser
+        rest = None if parser.complete else self
+        headers = Headers(parser.headers)
+        response.fill_in(parser.status, headers, parser.length, parser.take(), rest)
+        if rest is None:
+            self._finish()
+        else:
+            self._enter(State.BODY, Stage.BODY)
+
     def _finish(self) -> None:
-        self._forget_request()
-        if self._reusable and self._parser.keep_alive and not self._wire.ended:
+        # Not after a request with `Connection: close` either: few servers repeat that.
+        last = self._request is None or self._request.is_last
+        if self._reusable and self._parser.keep_alive and not last:
+            self._detach()
             self.state = State.IDLE
         else:
             self.close()
 
-    def _forget_request(self) -> None:
+    def _detach(self) -> None:
+        """Let go of the loop and the request."""
+        if self._readiness is not None:
+            self._readiness.detach()
+            self._readiness = None
         if self._request is not None:
             self._request.abort = None
             self._request = None
 
-    async def _converse(self, request: Request) -> None:
-        self.state = State.SENDING
-        stream = request.body if isinstance(request.body, StreamBody) else None
+    def _enter(self, state: State, stage: Stage) -> None:
+        self.state = state
+        if self._request is not None:
+            self._request.stage = stage
+
+    # Sending.
+
+    def _send_first(self, request: Request) -> list[memoryview]:
+        """Send the head, and a small body with it, without waiting; what is left to be sent."""
+        self._enter(State.SENDING, Stage.SENDING)
         first, rest = self._first_piece(request)
         try:
-            sent = self._wire.send(first)
-        except WireBroken as exc:
+            sent = self._io.send(first)
+        except BrokenConnectionError as exc:
             raise ConnectError(f"{self._what()}: closed before anything was sent: {exc}") from exc
         if sent < len(first):
             rest.insert(0, memoryview(first)[sent:])
-        elif request.expect_continue and (rest or stream) and await self._is_answered_first():
-            self._reusable = False
-            rest, stream = [], None
-        if rest or stream:
-            await self._upload(rest, stream)
-        self.state = State.AWAITING
-        if not self._parser.ready:
-            await self._wire.receive_until(self._take_answer)
+        return rest
 
     def _first_piece(self, request: Request) -> tuple[bytes, list[memoryview]]:
-        """What goes out in the first send, and what of a body in memory is left for later."""
-        head = request.head(self._authority)
+        """What goes out in the first send, and what of the body is left for later."""
+        head = request.head(self.origin.authority)
         body = request.body
-        if body is None or isinstance(body, StreamBody):
+        if body is None:
             return head, []
         at_once = 0 if request.expect_continue else SMALL_BODY
+        if self._io.is_tls:
+            # One record: of several, some may have been sent when a send fails.
+            at_once = min(at_once, max(0, TLS_RECORD - len(head)))
         if isinstance(body, bytes) and len(body) <= at_once:
             return head + body, []
         view = memoryview(body).cast("B")
@@ -190,153 +216,138 @@ class Connection:
 
     async def _is_answered_first(self) -> bool:
         """Wait for 100 or an answer, but not for long; whether it is an answer."""
-        parser = self._parser
-        timeout = self._wire.timeout
+        timeout = self._readiness.timeout if self._readiness is not None else None
         patience = _CONTINUE_PATIENCE if timeout is None else min(_CONTINUE_PATIENCE, timeout / 2)
-        with anyio.move_on_after(patience):
-            if not (parser.continued or parser.head_complete):
-                await self._wire.receive_until(self._take_word)
-        return parser.head_complete
+        await self._wait(self._take_interim, patience)
+        return self._parser.head_complete
 
-    async def _upload(self, rest: list[memoryview], body: StreamBody | None) -> None:
-        """Send what is left of the request, and stop when the answer comes before its end."""
-        failures: list[Exception] = []
-        self._reusable = not rest and body is not None and not body.length
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._watch_for_answer, group.cancel_scope, failures)
-            try:
-                for view in rest:
-                    await self._send_all(view, last=body is None and view is rest[-1])
-                if body is not None:
-                    await self._send_stream(body)
-            except WireBroken as exc:
-                # Unless it was ended here, the answer may have come before: reading will tell.
-                if self._wire.ended:
-                    failures.append(exc)
-            except Exception as exc:
-                # Raised outside the task group, which would wrap it.
-                failures.append(exc)
-            group.cancel_scope.cancel()
-        if failures:
-            raise failures[0]
-
-    async def _watch_for_answer(
-        self, sending: anyio.CancelScope, failures: list[Exception]
-    ) -> None:
+    async def _send_rest(self, request: Request, views: list[memoryview]) -> None:
+        """Send what is left of the request, and stop if the answer comes before its end."""
+        # Until the last byte is sent, the server would take the next request for the rest.
+        self._reusable = False
+        if request.expect_continue and len(views) == 1 and await self._is_answered_first():
+            return
         try:
-            if not self._parser.head_complete:
-                await self._wire.receive_until(self._take_head)
-        except (WireBroken, ProtocolError) as exc:
-            failures.append(exc)
-        sending.cancel()
+            for view in views:
+                while view:
+                    sent = self._io.send(view[:_SEND])
+                    view = view[sent:]
+                    if sent:
+                        await checkpoint()
+                    else:
+                        assert self._readiness is not None
+                        await self._readiness.readable_or_writable()
+                    if view and self._take_head() is Received.ENOUGH:
+                        return
+        except BrokenConnectionError:
+            # The answer may have come before the end: reading will tell.
+            return
+        self._reusable = True
 
-    async def _send_all(self, view: memoryview, *, last: bool) -> None:
-        """Send a piece of the request; the connection can serve again once the last is sent."""
-        wire = self._wire
-        while view:
-            sent = wire.send(view[:_SEND])
-            if not sent:
-                await wire.writable()
-                continue
-            view = view[sent:]
-            wire.note_progress()
-            # Before anything is awaited: the server may answer now, and that ends the sending.
-            self._reusable = last and not view
-            await checkpoint()
+    # Steps of receiving (see `Readiness.until`).
 
-    async def _send_stream(self, body: StreamBody) -> None:
-        left = body.length
-        chunks = body.chunks()
-        try:
-            while left >= 0:
-                # The time that the caller takes to make a chunk is not the server's silence.
-                self._wire.pause_timeout()
-                chunk = await anext(chunks, None)
-                self._wire.note_progress()
-                if chunk is None:
-                    break
-                view = memoryview(chunk).cast("B")
-                left -= view.nbytes
-                if left >= 0:
-                    await self._send_all(view, last=left == 0)
-        finally:
-            close = getattr(chunks, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(shield=True):
-                    await close()
-        if left:
-            made = f"more than {body.length}" if left < 0 else f"only {body.length - left}"
-            raise ValueError(f"a request body of {body.length} bytes was announced, {made} came")
+    def _may_hold_bytes(self) -> bool:
+        """Whether bytes may have come that no wait announces: the parser has them, or TLS."""
+        return self._parser.begun or self._io.is_tls
 
-    # Steps of receiving (see `Wire.receive_until`).
+    async def _wait(self, step: Step, patience: float | None = None) -> bool:
+        """Receive until `step` has ENOUGH; False if it has not within `patience` seconds."""
+        if self._may_hold_bytes():
+            while (received := step()) is Received.SOME:
+                pass
+            if received is Received.ENOUGH:
+                # A server that is always ahead must not keep the loop from its other tasks.
+                await checkpoint()
+                return True
+        assert self._readiness is not None
+        return await self._readiness.until(step, patience)
 
-    def _take_answer(self) -> bool:
-        moved = self._absorb(_RECEIVE)
-        ready = self._parser.ready
-        if moved and not ready:
-            self._wire.note_progress()
-        return ready
+    def _take_answer(self) -> Received:
+        """Enough is all of a small answer, or the head of a large one."""
+        if self._parser.ready:
+            return Received.ENOUGH
+        received = self._absorb(_RECEIVE)
+        return Received.ENOUGH if self._parser.ready else received
 
-    def _take_head(self) -> bool:
-        return self._take_answer() or self._parser.head_complete
+    def _take_head(self) -> Received:
+        received = self._take_answer()
+        return Received.ENOUGH if self._parser.head_complete else received
 
-    def _take_word(self) -> bool:
-        return self._take_head() or self._parser.continued
+    def _take_interim(self) -> Received:
+        received = self._take_head()
+        return Received.ENOUGH if self._parser.continued else received
 
-    def _take_body(self) -> bool:
-        """Whether the room is full, or the body complete."""
+    def _take_body(self) -> Received:
+        """Enough is a full room, or the end of the body."""
         parser = self._parser
         if parser.bypassed:
-            count = self._wire.receive_into(self._room)
+            count = self._io.receive_into(self._room)
             if count is None:
-                return False
+                return Received.NOTHING
             self._parse(parser.pass_over, count)
         else:
             # No more body can come of it than there is room for.
-            if not self._absorb(min(len(self._room), _RECEIVE)):
-                return False
+            if self._absorb(min(len(self._room), _RECEIVE)) is Received.NOTHING:
+                return Received.NOTHING
             piece = parser.take()
             count = len(piece)
             self._room[:count] = piece
         self._room = self._room[count:]
-        if parser.complete or not self._room:
-            return True
-        self._wire.note_progress()
-        return False
+        return Received.ENOUGH if parser.complete or not self._room else Received.SOME
 
-    def _absorb(self, size: int) -> bool:
-        """Take in what has come, without waiting; whether anything had."""
-        data = self._wire.receive(size)
+    def _absorb(self, size: int) -> Received:
+        """Take in what has come, without waiting."""
+        data = self._io.receive(size)
         if data is None:
-            return False
+            return Received.NOTHING
         self._parse(self._parser.feed, data)
-        return True
+        return Received.SOME
 
     def _parse(self, step: Callable[[T], None], received: T) -> None:
         """Tell the parser what was received; nothing is the end of the stream."""
         try:
             if received:
                 step(received)
-            elif self._wire.ended or not self._parser.begun:
-                raise WireBroken("end of stream")
+            elif not self._parser.begun:
+                raise BrokenConnectionError("end of stream")
             else:
                 self._parser.end()
         except ProtocolError as exc:
             raise ProtocolError(f"{self._what()}: {exc}") from None
 
-    def _what(self) -> str:
-        request = self._request
-        return f"{request.method} {self._name}{request.target}" if request else self._name
+    # Failures.
 
-    def _broken(self, cause: WireBroken) -> ExchangeError:
-        wire = self._wire
-        if wire.timed_out:
+    def _fail(
+        self, failure: BaseException, tell: Callable[[Connection], object] | None = None
+    ) -> NoReturn:
+        """Close the connection, `tell` of it, and raise what its user gets to see."""
+        seen = self._seen_as(failure)
+        self.close()
+        if tell is not None:
+            tell(self)
+        if seen is None:
+            raise failure
+        raise seen from failure.__cause__
+
+    def _seen_as(self, failure: BaseException) -> ServiceError | None:
+        """What a failure of ours is to its user; None for any other one."""
+        if isinstance(failure, SilenceError):
+            assert self._readiness is not None
             doing = "taking in the request" if self.state is State.SENDING else "answering"
             return ServiceTimeout(
-                f"{self._what()}: the server was silent for {wire.timeout:g} s while {doing}"
+                f"{self._what()}: the server was silent for {self._readiness.timeout:g} s "
+                f"while {doing}"
             )
-        if wire.ended:
-            return ExchangeError(f"{self._what()}: the connection was closed on this side")
-        if not self._parser.begun:
-            return ClosedBeforeAnswer(f"{self._what()}: closed without an answer: {cause}")
-        return ExchangeError(f"{self._what()}: broke off in the answer: {cause}")
+        if isinstance(failure, OSError) and not isinstance(failure, ServiceError):
+            # The loop cannot wait for it: no descriptor, or no memory, is left for that.
+            kind = ConnectError if self.state is State.IDLE else ExchangeError
+            return kind(f"{self._what()}: {failure.strerror or failure}")
+        if not isinstance(failure, BrokenConnectionError):
+            return None
+        if self._parser.begun:
+            return ExchangeError(f"{self._what()}: broke off in the answer: {failure}")
+        return ClosedBeforeAnswerError(f"{self._what()}: closed without an answer: {failure}")
+
+    def _what(self) -> str:
+        request = self._request
+        return f"{request.method} {self.origin}{request.target}" if request else str(self.origin)

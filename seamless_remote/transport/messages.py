@@ -1,93 +1,32 @@
 """Requests and responses: what is asked of an HTTP origin, and what comes back.
 
-Nothing here touches a socket: where a body comes from is behind `BodySource`.
+Nothing here touches a socket: where an answer comes from is behind `AnswerSource`.
 """
 
 from __future__ import annotations
 
+import enum
 import io
-import ipaddress
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple, Protocol
-from urllib.parse import urlsplit
+from typing import Protocol
 
-from seamless_remote.errors import ExchangeError, ProtocolError
+from ..errors import ExchangeError, ProtocolError
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _READ = 262144
 _BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))
 
 
-class Origin(NamedTuple):
-    """Where a server listens: `scheme` is http or https, `host` has no brackets around IPv6."""
+class Stage(enum.Enum):
+    """How far a request has come; the values are what it waits for."""
 
-    scheme: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
-
-    @property
-    def authority(self) -> str:
-        """`host:port` as a URL has it, without the scheme's own port."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
-
-
-def parse_url(url: str) -> tuple[Origin, str]:
-    """Split a service's URL in its origin and its base path ("" or "/path", no slash at the end).
-
-    Raises ValueError, saying what is wrong, for anything but http(s)://host[:port][/path], and
-    TypeError for what is no text.
-    """
-    if not isinstance(url, str):
-        raise TypeError(f"{url!r} is no service URL: it is no text")
-    if any(char <= " " or char == "\x7f" for char in url):
-        raise ValueError(f"{url!r} is no service URL: it has blanks or control characters in it")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise ValueError(f"{url!r} is no service URL: {exc}") from None
-    if parts.scheme not in _DEFAULT_PORTS:
-        raise ValueError(f"{url!r} is no service URL: it must start with http:// or https://")
-    if "@" in parts.netloc:
-        raise ValueError("a service URL cannot hold a user name or a password")
-    if not parts.hostname:
-        raise ValueError(f"{url!r} is no service URL: it names no host")
-    if "[" in parts.netloc:
-        _require_ipv6(parts.hostname, url)
-    if port == 0 or parts.netloc.endswith(":"):
-        raise ValueError(f"{url!r} is no service URL: its port is not one of 1 to 65535")
-    if "?" in url or "#" in url:
-        raise ValueError(f"{url!r} is no service URL: it has a query or a fragment")
-    if not (url.isascii()):
-        raise ValueError(f"{url!r} is no service URL: it is not plain ASCII")
-    host = parts.hostname
-    return Origin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme]), parts.path.rstrip("/")
-
-
-def _require_ipv6(host: str, url: str) -> None:
-    # Python looks at this by itself from 3.11 on.
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError as exc:
-        raise ValueError(f"{url!r} is no service URL: {exc}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class StreamBody:
-    """A request body that is made while it is sent.
-
-    `length` is its size in bytes; `chunks` gives a new iterator over it at each call, so that the
-    request can be sent again. Giving more or fewer bytes than `length` is a ValueError in `send`.
-    """
-
-    length: int
-    chunks: Callable[[], AsyncIterator[bytes | memoryview]]
+    NEW = ""
+    QUEUED = "a free connection"
+    CONNECTING = "a new connection"
+    SENDING = "the server to take the request"
+    AWAITING = "the answer"
+    BODY = "the rest of the answer"
 
 
 @dataclass(slots=True)
@@ -95,22 +34,32 @@ class Request:
     """One request to an origin.
 
     `target` is the path (and query), percent-encoded. `Host` and `Content-Length` are added, and
-    nothing else. `safe` says that the request may be sent a second time when a reused connection
-    broke before the answer; `expect_continue` asks the server for a go before the body is sent.
-    `abort`, while it is under way on an http connection, ends that connection from any thread, even
-    while its loop stands still. `before_turn`, if given, is called when the request has waited for
-    a connection and its turn has come (https: before each is sent): what it raises is raised
-    instead of sending it.
+    nothing else. A `safe` request may be sent a second time if a reused connection broke before
+    the answer. With `expect_continue`, the server is asked whether it wants the body (RFC 9110,
+    10.1.1).
+
+    `before_sending`, if given, is called after the request has waited for a connection; what it
+    raises is raised instead of sending. `abort` ends the connection under a request that is on its
+    way, from any thread, even while its loop stands still.
     """
 
     method: str
     target: str
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | memoryview | StreamBody | None = None
+    body: bytes | memoryview | None = None
     expect_continue: bool = False
     safe: bool = False
-    before_turn: Callable[[], None] | None = field(default=None, compare=False)
+    before_sending: Callable[[], None] | None = field(default=None, compare=False)
     abort: Callable[[], None] | None = field(default=None, init=False, compare=False)
+    stage: Stage = field(default=Stage.NEW, init=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.stage.value} ({self.method} {self.target})"
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it asks the server to close the connection after the answer."""
+        return ("Connection", "close") in self.headers
 
     @property
     def body_length(self) -> int:
@@ -118,9 +67,7 @@ class Request:
         body = self.body
         if body is None:
             return 0
-        if isinstance(body, bytes):
-            return len(body)
-        return body.nbytes if isinstance(body, memoryview) else body.length
+        return body.nbytes if isinstance(body, memoryview) else len(body)
 
     def head(self, authority: str) -> bytes:
         """The request line and the headers as sent; ValueError if they would be malformed."""
@@ -136,7 +83,7 @@ class Request:
                 head += "Expect: 100-continue\r\n"
                 breaks += 1
         head += "\r\n"
-        # One more line break, or blank, than is ours would smuggle in a request of somebody else's.
+        # One line break, or blank, more than ours would smuggle in a request of somebody else's.
         if head.count("\n") != breaks or head.count("\r") != breaks or " " in self.target:
             raise ValueError(f"a request cannot hold such characters: {self.target!r}")
         return head.encode("ascii")
@@ -152,16 +99,11 @@ class Headers:
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The value of the first header `name`, or `default`."""
-        wanted = name.lower().encode("latin-1")
+        wanted = name.encode("latin-1").lower()
         for key, value in self.raw:
             if key.lower() == wanted:
                 return value.decode("latin-1")
         return default
-
-    def get_all(self, name: str) -> list[str]:
-        """The values of every header `name`, in order."""
-        wanted = name.lower().encode("latin-1")
-        return [value.decode("latin-1") for key, value in self.raw if key.lower() == wanted]
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
@@ -183,39 +125,54 @@ class Headers:
         return f"Headers({list(self)!r})"
 
 
-class BodySource(Protocol):
-    """Where the rest of a response's body comes from: a connection."""
+class AnswerSource(Protocol):
+    """Where the rest of an answer comes from: a connection. After the last byte, or an error, it
+    ends."""
+
+    async def receive_head(self, response: Response, patience: float | None) -> None:
+        """Wait for the head of the answer, `patience` seconds at most, and fill it in."""
+        ...
 
     async def receive(self, room: memoryview) -> tuple[int, bool]:
-        """Put the next bytes in `room`, which is not empty; how many, and whether they are the
-        last.
+        """Put the next bytes of the body in `room`, which is not empty.
 
-        After the last, or an error, the source ends.
+        Returns how many, and whether they are the last.
         """
         ...
 
-    async def aclose(self) -> None:
-        """Give up the rest of the body."""
+    def abandon(self) -> None:
+        """Give up the rest of the answer. Does not block."""
         ...
 
 
-class Response:
-    """An answer, of which the head has come; the body comes when it is asked for, once.
+_NO_HEADERS = Headers([])
 
-    Use it as `async with`, or call `aclose()`: an unread body holds a connection. Reading to the
+
+class Response:
+    """An answer whose head has come; its body comes when asked for, once.
+
+    Use it as `async with`, or call `abandon()`: an unread body holds a connection. Reading to the
     end gives the connection back by itself. A read that fails or is cancelled closes it.
     """
 
     __slots__ = ("_piece", "_source", "content_length", "headers", "status")
 
-    def __init__(
+    def __init__(self, source: AnswerSource) -> None:
+        self.status = 0
+        self.headers = _NO_HEADERS
+        self.content_length: int | None = None
+        self._piece = b""
+        self._source: AnswerSource | None = source
+
+    def fill_in(
         self,
         status: int,
         headers: Headers,
         content_length: int | None,
         piece: bytes,
-        source: BodySource | None,
+        source: AnswerSource | None,
     ) -> None:
+        """Take the head, the first bytes of the body, and where the rest comes from, if any."""
         self.status = status
         self.headers = headers
         self.content_length = content_length
@@ -223,7 +180,28 @@ class Response:
         self._source = source
 
     def __repr__(self) -> str:
-        return f"<Response {self.status}>"
+        return f"<Response {self.status or 'pending'}>"
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the head has not come yet (see `patience` of `Transport.send`)."""
+        return not self.status
+
+    @property
+    def has_all(self) -> bool:
+        """Whether all of it has come, so that it needs no connection any more."""
+        return self._source is None
+
+    async def arrive(self, patience: float | None = None) -> None:
+        """Wait for the head of a pending answer. Errors as for `Transport.send`.
+
+        With `patience`, it is still pending if its head has not come in so many seconds.
+        """
+        source, self._source = self._source, _BROKEN
+        assert source is not None
+        await source.receive_head(self, patience)
+        if self.is_pending:
+            self._source = source
 
     async def read(self, limit: int) -> bytes:
         """The whole body, as sent (not decoded).
@@ -238,7 +216,7 @@ class Response:
                 raise self._too_long(limit)
             return body
         if announced > limit:
-            await self.aclose()
+            self.abandon()
             raise self._too_long(limit)
         # BytesIO grows by moving pages and gives its bytes away uncopied: a large body is never
         # copied in one go, which would stop the loop.
@@ -247,15 +225,15 @@ class Response:
         while count := await self.fill(room):
             body_file.write(room[:count])
             if body_file.tell() > limit:
-                await self.aclose()
+                self.abandon()
                 raise self._too_long(limit)
         return body_file.getvalue()
 
     async def fill(self, room: memoryview) -> int:
-        """Put the next bytes of the body in `room`, as sent (not decoded); how many.
+        """Put the next bytes of the body in `room`, as sent (not decoded); returns how many.
 
-        Fewer than it holds: they are the last. Errors as for `read`; bytes that came before one are
-        lost.
+        If they do not fill it, they are the last. Errors as for `read`; bytes that came before one
+        are lost.
         """
         count = min(len(self._piece), len(room))
         room[:count] = self._piece[:count]
@@ -267,11 +245,15 @@ class Response:
             count += more
         return count
 
-    async def aclose(self) -> None:
+    def abandon(self) -> None:
         """Give up what has not been read, and the connection with it. No-op at the end."""
         source, self._source, self._piece = self._source, None, b""
         if source is not None:
-            await source.aclose()
+            source.abandon()
+
+    async def aclose(self) -> None:
+        """The same, as other streams have it. Does not block."""
+        self.abandon()
 
     async def __aenter__(self) -> Response:
         return self
@@ -282,8 +264,7 @@ class Response:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._source is not None:
-            await self.aclose()
+        self.abandon()
 
     @staticmethod
     def _too_long(limit: int) -> ProtocolError:
@@ -293,11 +274,18 @@ class Response:
 class _BrokenSource:
     """Stands in for a source while it is being read, and after a read that did not return."""
 
-    async def receive(self, room: memoryview) -> tuple[int, bool]:
-        raise ExchangeError("an earlier read of this body failed, was cancelled or is under way")
+    async def receive_head(self, response: Response, patience: float | None) -> None:
+        raise self._broken()
 
-    async def aclose(self) -> None:
+    async def receive(self, room: memoryview) -> tuple[int, bool]:
+        raise self._broken()
+
+    def abandon(self) -> None:
         """Nothing to do: a failed read has closed its source."""
+
+    @staticmethod
+    def _broken() -> ExchangeError:
+        return ExchangeError("an earlier read of this answer failed, was cancelled or is under way")
 
 
 _BROKEN = _BrokenSource()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httptools
 
-from seamless_remote.errors import ProtocolError
+from ..errors import ProtocolError
 
 MAX_HEAD = 65536
 MAX_INTERIM = 16
@@ -14,7 +14,7 @@ _SURPLUS = "bytes that nobody asked for came after it"
 
 
 class AnswerParser:
-    """Reads one answer after another; `expect` starts the next one.
+    """Reads one answer after another; `expect` starts the next one. Never the answer to a HEAD.
 
     `begun` turns true with the first byte, `continued` with a 100, `head_complete` and `complete`
     with the end of the head and of the body. Any fault is a ProtocolError, and is final.
@@ -22,9 +22,9 @@ class AnswerParser:
 
     __slots__ = (
         "_fault",
+        "_framing",
         "_head_size",
         "_interim",
-        "_is_head",
         "_parser",
         "_pieces",
         "_remaining",
@@ -42,18 +42,14 @@ class AnswerParser:
     def __init__(self) -> None:
         self._parser: httptools.HttpResponseParser | None = None
         self._pieces: list[bytes] = []
-        self._is_head = False
-        self.expect("GET")
+        self.expect()
 
-    def expect(self, method: str) -> None:
-        """Start over for the answer to a request of that method."""
+    def expect(self) -> None:
+        """Start over for the next answer."""
         self._fault: str | None = None
+        self._framing = 0
         self._head_size = 0
         self._interim = 0
-        if self._is_head:
-            # It waits for a body that HEAD does not have.
-            self._parser = None
-        self._is_head = method == "HEAD"
         # The bytes of the body still to come, once the parser is left out of it.
         self._remaining: int | None = None
         self._until_end = False
@@ -112,6 +108,7 @@ class AnswerParser:
             if self._head_size > MAX_HEAD:
                 raise ProtocolError(f"the answer's head is longer than {MAX_HEAD} bytes")
         elif not self.complete:
+            self._bound_framing(len(data))
             self._bypass()
 
     def pass_over(self, count: int) -> None:
@@ -130,6 +127,12 @@ class AnswerParser:
         if not self.complete:
             where = "its body" if self.head_complete else "its head"
             raise ProtocolError(f"the server closed the connection before the end of {where}")
+
+    def _bound_framing(self, size: int) -> None:
+        """Chunks have extensions, and trailers follow them: neither may go on for ever."""
+        self._framing = 0 if self._pieces else self._framing + size
+        if self._framing > MAX_HEAD:
+            raise ProtocolError(f"{MAX_HEAD} bytes of chunk headers or trailers hold no body")
 
     def _bypass(self) -> None:
         """Leave the parser out of a long body that needs none: its bytes go on uncopied."""
@@ -176,7 +179,6 @@ class AnswerParser:
 
     def _read_framing(self, keep_alive: bool) -> None:
         coded = False
-        closing = False
         for name, value in self.headers:
             key = name.lower()
             if key == b"content-length":
@@ -185,28 +187,14 @@ class AnswerParser:
                 coded = True
                 chunked = value.lower().rstrip().endswith(b"chunked")
                 self._until_end = not chunked
-            elif key == b"connection":
-                closing = closing or b"close" in value.lower()
         self.keep_alive = keep_alive
-        if self._is_head:
-            # The parser takes a missing length for a body until the end of the stream.
-            self.keep_alive = not closing and self._parser_version() == "1.1"
-            self._until_end = False
-            self.complete = True
-        elif self.status in (204, 304):
+        if self.status in (204, 304):
             self._until_end = False
         elif not coded and self.length is None:
             self._until_end = True
 
-    def _parser_version(self) -> str:
-        assert self._parser is not None
-        return self._parser.get_http_version()
-
     def on_body(self, data: bytes) -> None:
-        if self._is_head:
-            self._fault = _SURPLUS
-        else:
-            self._pieces.append(data)
+        self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         if self.head_complete:

@@ -1,34 +1,42 @@
-"""A bounded set of connections to one origin, and the queue for them."""
+"""A bounded set of connections to one origin, shared by all loops of the process."""
 
 from __future__ import annotations
 
 import logging
-import math
+import socket
 import time
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from seamless_remote.errors import ConnectError
-
-from .connection import ClosedBeforeAnswer, Connection, State
+from ..errors import ConnectError
+from ..nursery.bound import Bound
+from ..nursery.calls import Call
+from ..nursery.deadline import TimeLimit
+from ..settings import Settings
+from .connection import ClosedBeforeAnswerError, Connection, State
 from .dialing import dial
-from .messages import Origin, Request, Response
-from .silence import SilenceWatch
-from .socket_io import Traffic, Wire
+from .messages import Request, Response, Stage
+from .proxy import open_tunnel
+from .socket_io import SocketIO, Traffic
+from .tls import handshake
+from .urls import Origin, is_loopback, parse_url
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """A pool at one moment: connections by use, requests in the queue, totals since its start."""
+class PoolSnapshot:
+    """A pool at one moment: connections in use and idle, requests that wait for one (`bound` is
+    how many may be in use, 0: any number), and totals since its start, in bytes for the last two.
+    """
 
-    open: int
-    idle: int
+    origin: str
+    lane: str
+    bound: int
     in_use: int
+    idle: int
     waiting: int
     opened: int
     bytes_sent: int
@@ -36,214 +44,184 @@ class PoolStatistics:
 
 
 class Pool:
-    """Connections to one http origin, at most `bound` in use at once (None: no bound).
+    """Connections to one origin, at most `bound` in use at once (0: no bound).
 
-    Requests that find no connection free wait their turn, first come first served; a cancelled one
-    leaves the queue, or hands its turn on. Idle connections are reused last in, first out, and
-    closed after `idle_lifetime` seconds. `watch` keeps the read timeouts while it runs.
-    For the tasks of one event loop.
+    Requests that find none free wait their turn, first come first served over all loops. The last
+    one given back is used first. A connection belongs to the request that uses it, and to no loop
+    while it is idle. `may_keep` says whether somebody looks after idle ones; if not, they are
+    closed.
     """
 
-    def __init__(
-        self,
-        origin: Origin,
-        *,
-        bound: int | None,
-        connect_timeout: float | None,
-        idle_lifetime: float,
-        watch: SilenceWatch | None = None,
-    ) -> None:
-        if bound is not None and bound < 1:
-            raise ValueError(f"a pool needs room for at least one connection, not {bound}")
+    # No lock guards the idle connections: each step is one operation of a list, which is atomic
+    # (without the GIL, too), and a destructor may take such a step at any moment.
+
+    def __init__(self, origin: Origin, lane: str, bound: int, may_keep: Callable[[], bool]) -> None:
         self.origin = origin
-        self._connect_timeout = connect_timeout
-        self._idle_lifetime = idle_lifetime
-        self._watch = watch or SilenceWatch()
-        self._free: float = math.inf if bound is None else bound
-        self._queue: OrderedDict[anyio.Event, None] = OrderedDict()
-        self._connections: set[Connection] = set()
+        self.lane = lane
+        self.places = bound
+        self.bound = Bound(bound)
+        self.used_at = time.monotonic()
+        self._may_keep = may_keep
         self._idle: list[Connection] = []
-        self._dials: set[anyio.CancelScope] = set()
-        self._requests = 0
+        self._retired = False
         self._opened = 0
         self._traffic = Traffic()
+
+    async def send(
+        self,
+        call: Call,
+        request: Request,
+        read_timeout: float | None,
+        patience: float | None = None,
+    ) -> Response:
+        """Send `request` when its turn comes, and return the answer (see `Connection.exchange`).
+
+        A request that a reused connection lost before the answer began is sent once more on a new
+        connection, if it is `safe` or if nothing of it was sent. Raises ConnectError if no
+        connection comes about within the connect timeout.
+        """
+        if request.method != "GET" or not request.safe:
+            # A GET that is sent in vain costs its connection. To check each time would cost as much
+            # as sending it.
+            await checkpoint_if_cancelled()
         self._retired = False
-        self._closed = False
+        call.waits_for = request
+        share = self.bound.take_now(call.loop)
+        if share is None:
+            request.stage = Stage.QUEUED
+            share = await self.bound.take(call.loop)
+        try:
+            if request.stage is Stage.QUEUED and request.before_sending is not None:
+                request.before_sending()
+            connection, response = await self._exchange(call, request, read_timeout, patience)
+        except BaseException:
+            self.bound.give_back(share)
+            raise
+        connection.share = share
+        if response.has_all:
+            self._end(connection)
+        return response
 
-    @property
-    def is_unused(self) -> bool:
-        """Whether no request holds, or waits for, a connection."""
-        return not self._requests
+    def resize(self, places: int) -> None:
+        """Change the bound; what is in use stays."""
+        self.places = places
+        self.bound.resize(places)
 
-    def statistics(self) -> PoolStatistics:
-        """The counters as they stand."""
-        idle = len(self._idle)
-        return PoolStatistics(
-            open=len(self._connections),
-            idle=idle,
-            in_use=len(self._connections) - idle,
-            waiting=len(self._queue),
+    def retire(self) -> None:
+        """Close the idle connections, and those in use when they are done with.
+
+        The next request to come is of somebody who wants connections kept again.
+        """
+        self._retired = True
+        self.close_idle()
+
+    def close_idle(self, older_than: float = 0.0) -> None:
+        """Close the connections that have been idle for so many seconds."""
+        oldest = time.monotonic() - older_than
+        for connection in tuple(self._idle):
+            if connection.idle_since > oldest:
+                continue
+            try:
+                self._idle.remove(connection)
+            except ValueError:
+                continue  # somebody has borrowed it in between
+            connection.close()
+            logger.debug("%s: idle connection closed", self.origin)
+
+    def snapshot(self) -> PoolSnapshot:
+        """The pool as plain data."""
+        bound = self.bound.snapshot()
+        return PoolSnapshot(
+            origin=str(self.origin),
+            lane=self.lane,
+            bound=bound.bound,
+            in_use=bound.in_flight,
+            idle=len(self._idle),
+            waiting=bound.waiting,
             opened=self._opened,
             bytes_sent=self._traffic.sent,
             bytes_received=self._traffic.received,
         )
 
-    async def send(self, request: Request, read_timeout: float | None) -> Response:
-        """Send `request` when its turn comes, and return the answer (see `Connection.exchange`).
-
-        A request that a reused connection lost before the answer began is sent once more on a new
-        connection, if it is `safe` or if nothing of it was sent. Raises ConnectError when no
-        connection comes about within the connect timeout, and when the pool is closed.
-        """
-        if request.method != "GET" or not request.safe:
-            # A question that is sent in vain costs its connection; to look each time, as much as to
-            # send one.
-            await checkpoint_if_cancelled()
-        if self._closed:
-            raise self._closed_error()
-        self._requests += 1
-        try:
-            if self._free > 0:
-                self._free -= 1
-            else:
-                await self._wait_for_turn(request)
-        except BaseException:
-            self._requests -= 1
-            raise
-        connection = None
-        response = None
-        try:
-            connection = self._reusable()
-            if connection is not None:
-                try:
-                    response = await connection.exchange(request, read_timeout)
-                except (ConnectError, ClosedBeforeAnswer) as exc:
-                    # A ConnectError here says that nothing was sent.
-                    if not (request.safe or isinstance(exc, ConnectError)):
-                        raise
-                    self._connections.discard(connection)
-                    logger.debug("%s: %s; sent again on a new connection", self.origin, exc)
-            if connection is None or response is None:
-                connection = await self._open()
-                response = await connection.exchange(request, read_timeout)
-        except BaseException as exc:
-            if connection is not None:
-                self._connections.discard(connection)
-                logger.debug("%s: connection given up: %r", self.origin, exc)
-            self._end_turn()
-            raise
-        if connection.state is not State.BODY:
-            self._end(connection)
-        return response
-
-    def retire(self) -> None:
-        """Close the idle connections, and those in use when they are done with."""
-        self._retired = True
-        self._close_idle(self._idle)
-
-    def expire(self) -> None:
-        """Close the idle connections that are too old, or that the server has closed."""
-        oldest = time.monotonic() - self._idle_lifetime
-        self._close_idle([c for c in self._idle if c.idle_since <= oldest or c.is_stale()])
-
-    async def aclose(self) -> None:
-        """Close every connection at once. Requests in the queue get a ConnectError, requests under
-        way an ExchangeError. Does not block."""
-        self._closed = True
-        self.retire()
-        for scope in self._dials:
-            scope.cancel()
-        for connection in list(self._connections):
-            connection.abort()
-        while self._queue:
-            self._queue.popitem(last=False)[0].set()
-
-    async def _wait_for_turn(self, request: Request) -> None:
-        turn = anyio.Event()
-        self._queue[turn] = None
-        try:
-            await turn.wait()
-        except BaseException:
-            if turn.is_set():
-                self._pass_turn()
-            else:
-                del self._queue[turn]
-            raise
-        if self._closed:
-            raise self._closed_error()
-        if request.before_turn is not None:
+    async def _exchange(
+        self, call: Call, request: Request, read_timeout: float | None, patience: float | None
+    ) -> tuple[Connection, Response]:
+        loop = call.loop
+        connection = self._reusable(call.settings.idle_connection_lifetime)
+        if connection is not None:
             try:
-                request.before_turn()
-            except BaseException:
-                self._pass_turn()
-                raise
+                return connection, await connection.exchange(request, loop, read_timeout, patience)
+            except (ConnectError, ClosedBeforeAnswerError) as exc:
+                # A ConnectError here says that nothing was sent.
+                if not (request.safe or isinstance(exc, ConnectError)):
+                    raise
+                logger.debug("%s: %s; sent again on a new connection", self.origin, exc)
+        request.stage = Stage.CONNECTING
+        connection = await self._open(call.settings)
+        return connection, await connection.exchange(request, loop, read_timeout, patience)
 
-    def _pass_turn(self) -> None:
-        """Give a slot to the first in the queue. It is never free in between: nobody jumps in."""
-        if self._queue:
-            self._queue.popitem(last=False)[0].set()
-        else:
-            self._free += 1
-
-    def _end_turn(self) -> None:
-        self._requests -= 1
-        self._pass_turn()
-
-    def _end(self, connection: Connection) -> None:
-        """An exchange is over: keep its connection if it can serve again."""
-        if connection.state is State.IDLE and not self._retired:
-            connection.idle_since = time.monotonic()
-            self._idle.append(connection)
-        else:
-            connection.close()
-            self._connections.discard(connection)
-            logger.debug("%s: connection closed, %d left", self.origin, len(self._connections))
-        self._end_turn()
-
-    def _reusable(self) -> Connection | None:
-        oldest = time.monotonic() - self._idle_lifetime
-        while self._idle:
-            connection = self._idle.pop()
+    def _reusable(self, lifetime: float) -> Connection | None:
+        oldest = time.monotonic() - lifetime
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
             if connection.idle_since > oldest and not connection.is_stale():
                 return connection
             connection.close()
-            self._connections.discard(connection)
             logger.debug("%s: idle connection was stale", self.origin)
-        return None
 
-    def _close_idle(self, connections: list[Connection]) -> None:
-        for connection in list(connections):
-            self._idle.remove(connection)
-            self._connections.discard(connection)
-            connection.close()
-            logger.debug("%s: idle connection closed", self.origin)
+    def _end(self, connection: Connection) -> None:
+        """An exchange is over: keep its connection if it can serve again, and free its place."""
+        # Before anything else: once it is in the list, the next borrower sets a share of its own.
+        share, connection.share = connection.share, None
+        assert share is not None
+        if connection.state is State.IDLE:
+            connection.idle_since = self.used_at = time.monotonic()
+            self._idle.append(connection)
+            # In this order: who stops keeping connections closes the idle ones after that.
+            if self._retired or not self._may_keep():
+                self.close_idle()
+        # After the connection, so that the next in line finds it.
+        self.bound.give_back(share)
 
-    async def _open(self) -> Connection:
+    async def _open(self, settings: Settings) -> Connection:
         origin = self.origin
-        timeout = self._connect_timeout
-        deadline = math.inf if timeout is None else anyio.current_time() + timeout
-        sock = None
-        scope = anyio.CancelScope(deadline=deadline)
-        self._dials.add(scope)
-        try:
-            with scope:
-                sock = await dial(origin.host, origin.port)
-        except OSError as exc:
-            text = exc.strerror or str(exc)
-            raise ConnectError(f"cannot connect to {origin}: {text}") from exc
-        finally:
-            self._dials.discard(scope)
-        if self._closed:
-            if sock is not None:
-                sock.close()
-            raise self._closed_error()
-        if sock is None:
-            raise ConnectError(f"cannot connect to {origin}: no connection within {timeout:g} s")
-        connection = Connection(Wire(sock, self._traffic, self._watch), origin, self._end)
-        self._connections.add(connection)
+        with TimeLimit(settings.connect_timeout) as limit:
+            try:
+                sock = await _connected(origin, settings.proxy)
+            except OSError as exc:
+                text = exc.strerror or str(exc) or type(exc).__name__
+                raise ConnectError(f"cannot connect to {origin}: {text}") from exc
+        if limit.expired:
+            raise ConnectError(
+                f"cannot connect to {origin}: no connection within {settings.connect_timeout:g} s"
+            )
         self._opened += 1
-        logger.debug("%s: connection opened, %d now", origin, len(self._connections))
-        return connection
+        logger.debug("%s: connection opened", origin)
+        return Connection(SocketIO(sock, self._traffic), origin, self._end)
 
-    def _closed_error(self) -> ConnectError:
-        return ConnectError(f"the connections to {self.origin} are closed on this side")
+
+async def _connected(origin: Origin, proxy: str | None) -> socket.socket:
+    """A socket that leads to an origin, through a proxy if one is named, with TLS for https."""
+    if proxy is None or is_loopback(origin.host):
+        sock = await dial(origin.host, origin.port)
+    else:
+        sock = await _dialed_by_proxy(origin, proxy)
+    return await handshake(sock, origin.host) if origin.scheme == "https" else sock
+
+
+async def _dialed_by_proxy(origin: Origin, proxy: str) -> socket.socket:
+    try:
+        by, _ = parse_url(proxy)
+    except ValueError as exc:
+        raise OSError(f"the proxy that the settings name cannot be used: {exc}") from exc
+    if by.scheme != "http":
+        raise OSError(f"only http:// proxies are supported, not {proxy}")
+    try:
+        sock = await dial(by.host, by.port)
+    except OSError as exc:
+        raise OSError(f"its proxy {by} cannot be reached: {exc.strerror or exc}") from exc
+    await open_tunnel(sock, by.authority, origin.host, origin.port)
+    return sock

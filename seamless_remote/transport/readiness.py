@@ -1,106 +1,210 @@
-"""How the task that uses a socket gets at what comes in: one way for any backend, one for asyncio.
+"""How the task that uses a socket waits for it, in whatever loop it runs, and for how long.
 
-anyio's `wait_readable` registers a socket with asyncio's selector for each wait and takes it out
-again, which costs more than to receive. There, it stays registered.
+On asyncio, each loop has a poller for that: anyio's `wait_readable` and a cancel scope for the
+timeout cost several times as much (see `poller`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
+import math
 import socket
-from collections.abc import Callable
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from anyio import wait_readable
+import anyio
 
-Step = Callable[[], bool]
-"""Receives what has come, without waiting, and says whether that was enough."""
-
-
-class Reading(Protocol):
-    """What can be waited for at one socket, by one task at a time."""
-
-    async def until(self, step: Step) -> None:
-        """Call `step` whenever something has come, until it returns True.
-
-        What it raises is raised here. After a cancellation it is not called again.
-        """
-        ...
-
-    def close(self) -> None:
-        """To be called before the socket is closed."""
-        ...
+from ..nursery.deadline import TimeLimit
+from ..nursery.event_loops import is_asyncio
+from .poller import Poller, poller_of
+from .socket_io import BrokenConnectionError
 
 
-def reading_of(sock: socket.socket) -> Reading:
-    """The way to read from a non-blocking socket in the loop that runs this task."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return _AwaitedReading(sock)
-    # In trio's guest mode, asyncio's loop is running while it has no task.
-    return _AwaitedReading(sock) if asyncio.current_task(loop) is None else _HeldReading(sock, loop)
+class Received(enum.Enum):
+    """What a step of receiving came to."""
+
+    NOTHING = enum.auto()
+    """No bytes have come: wait for more."""
+    SOME = enum.auto()
+    """Some bytes have come, and not enough: there may be more right now."""
+    ENOUGH = enum.auto()
 
 
-class _AwaitedReading:
-    """For any backend."""
-
-    __slots__ = ("_sock",)
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    async def until(self, step: Step) -> None:
-        while True:
-            await wait_readable(self._sock)
-            if step():
-                return
-
-    def close(self) -> None:
-        pass
+Step = Callable[[], Received]
+"""Receives what has come, without waiting."""
 
 
-class _HeldReading:
-    """For asyncio: registered with the loop until something comes that nobody waits for.
+class SilenceError(Exception):
+    """The other side has been silent for as long as it may."""
 
-    A step is called by the loop itself: the task wakes up once, when there is enough.
+
+class Readiness(ABC):
+    """What one task at a time waits for at one socket, during one exchange.
+
+    `timeout` bounds, in seconds, each wait between two bytes (None: no limit).
     """
 
-    __slots__ = ("_held", "_loop", "_sock", "_step", "_waiter")
+    __slots__ = ("sock", "timeout")
 
-    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        self._sock = sock
+    def __init__(self, sock: socket.socket, timeout: float | None) -> None:
+        self.sock = sock
+        self.timeout = timeout
+
+    @abstractmethod
+    def until(self, step: Step, patience: float | None = None) -> Awaitable[bool]:
+        """Call `step` whenever something has come, until it is ENOUGH; what it raises is raised.
+
+        False: it was not, within `patience` seconds. SilenceError: nothing came for the timeout.
+        """
+
+    @abstractmethod
+    async def readable_or_writable(self) -> None:
+        """Wait until there is something to receive, or the kernel takes more."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Let go of the loop: before the socket is closed, or goes to another loop."""
+
+
+def readiness_in(loop: Any, sock: socket.socket, timeout: float | None) -> Readiness:
+    """The way to wait for a non-blocking socket in `loop`, which runs this task."""
+    if is_asyncio(loop):
+        return AsyncioReadiness(sock, timeout, loop)
+    return AwaitedReadiness(sock, timeout)
+
+
+class AwaitedReadiness(Readiness):
+    """For any backend of anyio."""
+
+    __slots__ = ()
+
+    async def until(self, step: Step, patience: float | None = None) -> bool:
+        with TimeLimit(patience):
+            while True:
+                with TimeLimit(self.timeout) as waited:
+                    await anyio.wait_readable(self.sock)
+                if waited.expired:
+                    raise SilenceError
+                while (received := step()) is Received.SOME:
+                    pass
+                if received is Received.ENOUGH:
+                    return True
+        return False
+
+    async def readable_or_writable(self) -> None:
+        with TimeLimit(self.timeout) as waited:
+            async with anyio.create_task_group() as group:
+
+                async def wait(ready: Callable[[socket.socket], Any]) -> None:
+                    await ready(self.sock)
+                    group.cancel_scope.cancel()
+
+                group.start_soon(wait, anyio.wait_readable)
+                group.start_soon(wait, anyio.wait_writable)
+        if waited.expired:
+            raise SilenceError
+
+    def detach(self) -> None:
+        """It holds nothing between two waits."""
+
+
+class AsyncioReadiness(Readiness):
+    """For asyncio's loops, uvloop's among them, through the loop's poller.
+
+    Steps are called by the loop itself: the task wakes up once, when there is enough.
+    """
+
+    __slots__ = ("_loop", "_patience_ends", "_poller", "_step", "_waiter", "descriptor", "due")
+
+    def __init__(
+        self, sock: socket.socket, timeout: float | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(sock, timeout)
+        self.descriptor = sock.fileno()
+        self.due = math.inf
         self._loop = loop
-        self._held = False
+        # Before anything is sent: it may need a descriptor. And only until `detach`: an error that
+        # somebody keeps leads here, by its frames, and must not keep that descriptor.
+        self._poller: Poller | None = poller_of(loop)
         self._step: Step | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._patience_ends = math.inf
 
-    async def until(self, step: Step) -> None:
+    def until(self, step: Step, patience: float | None = None) -> Awaitable[bool]:
         self._step = step
-        self._waiter = waiter = self._loop.create_future()
-        if not self._held:
-            self._loop.add_reader(self._sock, self._readable)
-            self._held = True
-        try:
-            await waiter
-        finally:
-            self._step = self._waiter = None
+        return self._wait(patience)
 
-    def close(self) -> None:
-        if self._held and not self._loop.is_closed():
-            self._loop.remove_reader(self._sock)
-        self._held = False
+    async def readable_or_writable(self) -> None:
+        self._step = None
+        await self._wait(writing=True)
 
-    def _readable(self) -> None:
-        step, waiter = self._step, self._waiter
-        if step is None or waiter is None or waiter.done():
-            # It would be called again at once, and at every turn of the loop.
-            self.close()
+    def detach(self) -> None:
+        poller, self._poller = self._poller, None
+        if poller is not None:
+            poller.forget(self.descriptor)
+
+    def _wait(
+        self, patience: float | None = None, *, writing: bool = False
+    ) -> asyncio.Future[bool]:
+        loop = self._loop
+        now = loop.time()
+        self._patience_ends = math.inf if patience is None else now + patience
+        self._note_progress(now)
+        waiter = self._waiter = loop.create_future()
+        assert self._poller is not None
+        self._poller.watch(self, writing=writing)
+        return waiter
+
+    def _note_progress(self, now: float) -> None:
+        silence_ends = math.inf if self.timeout is None else now + self.timeout
+        self.due = min(self._patience_ends, silence_ends)
+
+    def ready(self) -> None:
+        """Called by the poller: something has come, or can be sent."""
+        poller, waiter, step = self._poller, self._waiter, self._step
+        if poller is None:
+            return
+        poller.forget(self.descriptor)
+        if waiter is None or waiter.done():
+            return
+        if step is None:
+            waiter.set_result(True)
             return
         try:
-            enough = step()
+            while (received := step()) is Received.SOME:
+                pass
         except Exception as exc:
-            waiter.set_exception(exc)
+            _fail(waiter, exc)
+        except BaseException:
+            # Ctrl-C, in a callback of the loop: what was received may have got lost.
+            _fail(waiter, BrokenConnectionError("interrupted"))
+            raise
         else:
-            if enough:
-                waiter.set_result(None)
+            if received is Received.ENOUGH:
+                waiter.set_result(True)
+            else:
+                self._note_progress(self._loop.time())
+                poller.watch(self)
+
+    def overdue(self) -> None:
+        """Called by the poller: the patience or the timeout is over."""
+        poller, waiter = self._poller, self._waiter
+        if poller is None:
+            return
+        poller.forget(self.descriptor)
+        if waiter is None or waiter.done():
+            return
+        if self._patience_ends <= self._loop.time():
+            waiter.set_result(False)
+        else:
+            _fail(waiter, SilenceError())
+
+
+def _fail(waiter: asyncio.Future[bool], failure: Exception) -> None:
+    # Without the frames so far, which lead to the poller as well.
+    waiter.set_exception(failure.with_traceback(None))
+    # Counts as retrieved from here on: asyncio would complain if the loop is closed before the
+    # task has run.
+    waiter.exception()

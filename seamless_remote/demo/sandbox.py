@@ -1,8 +1,4 @@
-"""A temporary HOME with a cluster definition, the programs that run in it, and its end.
-
-Every process of the demo, the launched services included, has this HOME in its environment; that is
-how they are found again at the end.
-"""
+"""A temporary HOME with a cluster definition, in which the demo runs programs and services."""
 
 from __future__ import annotations
 
@@ -19,33 +15,33 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
+
+from .local_cluster import FOREIGN_PREFIXES, cluster_definition, processes_with, write_yaml
 
 CLUSTER = "here"
 WORKERS = 2
-PORTS = {"network_interface": "127.0.0.1", "port_start": 20000, "port_end": 31999}
 PROGRAM_TIMEOUT = 180.0
-END_TIMEOUT = 10.0
+"""Seconds that a program may run."""
 
-# Settings of the user's own that would lead the programs elsewhere.
-FOREIGN = ("SEAMLESS_", "HASHSERVER_", "REMOTE_HTTP_LAUNCHER", "RHL_", "DASK_", "XDG_")
+END_TIMEOUT = 10.0
+"""Seconds that processes get to end after SIGTERM, and again after SIGKILL."""
 
 
 class StepError(Exception):
-    """A step of the demo did not do what it should; the message says what happened instead."""
+    """A step of the demo had an unexpected outcome; the message describes it."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A command that has ended: its exit status and what it printed."""
+class Completed:
+    """A command that has ended: its exit status and its output."""
 
     status: int
     stdout: str
     stderr: str
 
 
-class Place:
-    """The temporary HOME; after `close()` nothing of it is left."""
+class Sandbox:
+    """The temporary HOME. `close` ends all processes in it and removes it."""
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="seamless-demo-"))
@@ -54,30 +50,40 @@ class Place:
         for name in (".seamless", "tmp"):
             (self.home / name).mkdir()
         self.journal.touch()
-        _write_yaml(self.home / ".seamless" / "clusters.yaml", cluster_definition(self.home))
+        definition = cluster_definition(self.home, name=CLUSTER, workers=WORKERS)
+        write_yaml(self.home / ".seamless" / "clusters.yaml", definition)
 
     def project(self, name: str, *commands: Mapping[str, object]) -> Path:
-        """A project directory with its configuration, as the user writes it."""
+        """Create a project directory with configuration files, as a user would; returns its path.
+
+        `commands` are the content of seamless.profile.yaml.
+        """
         directory = self.home / name
         directory.mkdir(exist_ok=True)
-        _write_yaml(directory / "seamless.yaml", [{"project": name}])
-        _write_yaml(directory / "seamless.profile.yaml", list(commands))
+        write_yaml(directory / "seamless.yaml", [{"project": name}])
+        write_yaml(directory / "seamless.profile.yaml", list(commands))
         return directory
 
     def run_program(self, code: str, project: Path, *arguments: str) -> dict[str, Any]:
-        """Run a program in its project directory; gives the JSON object that it prints."""
+        """Run a program in a project directory; returns the JSON object that it prints last.
+
+        StepError if it fails.
+        """
         (project / "program.py").write_text(code)
-        ended = self.run([sys.executable, "program.py", *arguments], project)
-        if ended.status != 0:
-            raise StepError(f"the program ended with status {ended.status}\n{_shown(ended)}")
+        completed = self.run([sys.executable, "program.py", *arguments], project)
+        if completed.status != 0:
+            raise StepError(
+                f"the program exited with status {completed.status}\n{_output_of(completed)}"
+            )
         try:
-            printed: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+            printed: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
         except (IndexError, ValueError):
-            raise StepError(f"the program printed no result\n{_shown(ended)}") from None
+            raise StepError(f"the program printed no result\n{_output_of(completed)}") from None
         return printed
 
-    def run(self, command: Sequence[str], directory: Path) -> Ended:
-        """Run a command under this HOME; a StepError where it is missing or does not end."""
+    def run(self, command: Sequence[str], directory: Path) -> Completed:
+        """Run a command with this HOME. StepError if it is missing or exceeds the timeout."""
+        # Files and not pipes: a service that the command launches would hold a pipe open.
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             try:
                 process = subprocess.Popen(
@@ -103,18 +109,18 @@ class Place:
             for file in (stdout, stderr):
                 file.seek(0)
                 texts.append(file.read().decode(errors="replace"))
-        ended = Ended(process.returncode, *texts)
+        completed = Completed(process.returncode, *texts)
         if not in_time:
-            raise StepError(f"no end after {PROGRAM_TIMEOUT:g} seconds\n{_shown(ended)}")
-        return ended
+            raise StepError(f"no end after {PROGRAM_TIMEOUT:g} seconds\n{_output_of(completed)}")
+        return completed
 
     def runs(self, name: str) -> list[int]:
-        """The processes in which the code of this name has run, from the journal."""
+        """The process ids in which the transformation `name` has run, according to the journal."""
         lines = [line.split() for line in self.journal.read_text().splitlines()]
         return [int(pid) for word, pid in lines if word == name]
 
     def newly_launched(self) -> list[str]:
-        """What remote-http-launcher has started since the last call, each in a few words."""
+        """Descriptions of the services launched since the last call."""
         launched = []
         for path in sorted((self.home / ".remote-http-launcher" / "server").glob("*.json")):
             if path.stem not in self._known:
@@ -125,7 +131,7 @@ class Place:
         return launched
 
     def service_logs(self) -> str:
-        """The last lines that each service has printed."""
+        """The last lines of each service's log."""
         texts = []
         for path in sorted((self.home / ".remote-http-launcher" / "server").glob("*.log")):
             lines = path.read_text(errors="replace").splitlines()[-10:]
@@ -133,9 +139,11 @@ class Place:
         return "\n".join(texts)
 
     def _environment(self) -> dict[str, str]:
-        """Its own HOME and folder for temporary files, and this Python's console scripts."""
+        """This HOME, its own temporary folder, and the console scripts of this Python."""
         scripts = str(Path(sys.executable).parent)
-        own = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+        own = {
+            key: value for key, value in os.environ.items() if not key.startswith(FOREIGN_PREFIXES)
+        }
         return {
             **own,
             "HOME": str(self.home),
@@ -145,14 +153,15 @@ class Place:
         }
 
     def close(self) -> None:
-        """End every process of the demo, and remove its HOME."""
+        """End all processes and remove the HOME. StepError if a process does not end."""
         try:
             self._end_processes()
         finally:
             shutil.rmtree(self.home)
 
     def _end_processes(self) -> None:
-        """Ask every process to end, the services before their workers; kill what does not."""
+        # Terminate session leaders only: the services, which then end their own workers. Kill
+        # whatever is left after that.
         processes = self._processes()
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
@@ -164,52 +173,12 @@ class Place:
                 process.kill()
         psutil.wait_procs(remaining, timeout=END_TIMEOUT)
         if left := self._processes():
-            raise StepError(f"processes are left: {left}")
+            raise StepError(f"processes are still running: {left}")
 
     def _processes(self) -> list[psutil.Process]:
-        """Every process that has this HOME."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(
-                    "HOME"
-                ) == str(self.home):
-                    found.append(process)
-        return found
+        return processes_with("HOME", str(self.home))
 
 
-def cluster_definition(home: Path) -> dict[str, Any]:
-    """A cluster on this machine with all four services, none of them in a conda environment."""
-    services = {
-        "hashserver": {"bufferdir": str(home / "buffers")},
-        "database": {"database_dir": str(home / "database")},
-        "jobserver": {"conda": None, **PORTS},
-        "daskserver": PORTS,
-    }
-    queue = {
-        "conda": None,
-        "walltime": "1:00:00",
-        "cores": WORKERS,
-        "memory": "2GB",
-        "tmpdir": str(home / "tmp"),
-        "unknown_task_duration": "1s",
-        "target_duration": "1m",
-        "maximum_jobs": 1,
-        "interactive": True,
-    }
-    cluster = {
-        "type": "local",
-        "workers": WORKERS,
-        "frontends": [services],
-        "queues": {"short": queue},
-        "default_queue": "short",
-    }
-    return {"local_cluster": CLUSTER, CLUSTER: cluster}
-
-
-def _shown(ended: Ended) -> str:
-    return "\n".join(text.strip() for text in (ended.stdout, ended.stderr) if text.strip())
-
-
-def _write_yaml(path: Path, content: object) -> None:
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+def _output_of(completed: Completed) -> str:
+    texts = (completed.stdout, completed.stderr)
+    return "\n".join(text.strip() for text in texts if text.strip())

@@ -1,0 +1,1 @@
+"""Buffers: reading from folders, downloading, decoding, hashing and verifying."""

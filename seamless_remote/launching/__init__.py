@@ -1,0 +1,1 @@
+"""Launching: launch dict in, address out."""

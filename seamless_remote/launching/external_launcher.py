@@ -1,0 +1,89 @@
+"""Runs remote-http-launcher: it starts a service, or finds it running, and returns its address.
+
+The launcher polls a starting service only once a second. For a service on this machine, poll its
+status file and its healthcheck more often instead, and return as soon as it is healthy. The
+launcher finishes on a worker thread: it makes the same checks, and records the address for programs
+that start later.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import sys
+from concurrent.futures import Future
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from ..nursery.process import start_worker
+from .status_file import StatusFile
+
+logger = logging.getLogger(__name__)
+
+POLL_INTERVAL = 0.02
+"""Seconds between two reads of the status file."""
+
+LauncherFuture = Future[dict[str, Any]]
+"""The launcher's result: `hostname`, `port` and more."""
+
+
+def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
+    """Launch a service; returns its `hostname` and `port`, with any others the launcher returns.
+
+    Blocks the calling thread for seconds. Errors of the launcher pass through: OSError, ValueError,
+    and its LauncherError, a RuntimeError.
+    """
+    status_file = StatusFile.of(launch_dict)
+    # While the interpreter exits, a worker thread would never get to run.
+    if status_file is None or sys.is_finalizing():
+        return _run(launch_dict)
+    with ExitStack() as stack:
+        stack.enter_context(status_file.lock())
+        # A service that was running before may be unhealthy. The launcher decides whether to keep
+        # it or to replace it, so only accept a service that the launcher has started since.
+        found_before = status_file.running()
+        launcher = _start(name, launch_dict)
+        while not launcher.done():
+            concurrent.futures.wait([launcher], POLL_INTERVAL)
+            found = status_file.running()
+            if found is not None and found != found_before and status_file.answers(found):
+                # Keep the lock until the launcher ends: two launchers of one service would both
+                # write its status file.
+                lock = stack.pop_all()
+                launcher.add_done_callback(partial(_finish, name, lock))
+                return {"hostname": found.host, "port": found.port}
+        return launcher.result()
+
+
+def _run(launch_dict: dict[str, Any]) -> dict[str, Any]:
+    import remote_http_launcher
+
+    result: dict[str, Any] = remote_http_launcher.run(launch_dict)
+    return result
+
+
+def _start(name: str, launch_dict: dict[str, Any]) -> LauncherFuture:
+    """Run the launcher in a worker thread."""
+    launcher: LauncherFuture = Future()
+
+    def run() -> None:
+        try:
+            launcher.set_result(_run(launch_dict))
+        except BaseException as exc:
+            launcher.set_exception(exc)
+
+    try:
+        start_worker(f"launcher of {name}", run)
+    except RuntimeError:
+        # No thread can be started while the interpreter exits.
+        run()
+    return launcher
+
+
+def _finish(name: str, lock: ExitStack, launcher: LauncherFuture) -> None:
+    lock.close()
+    # Only log: the callers have the address already, and notice themselves if it stops answering.
+    error = launcher.exception()
+    if error is not None:
+        logger.info("remote-http-launcher failed after %s had started: %s", name, error)
