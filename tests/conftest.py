@@ -1,4 +1,4 @@
-"""Fixtures for every test: real services, a HOME of its own, both backends, and no leaks."""
+"""Fixtures for all tests: real services, a private HOME, both backends, and leak checks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from services import (
     start_jobserver,
 )
 
+from seamless_remote.demo.local_cluster import FOREIGN_PREFIXES
+
 Starter = Callable[..., Service]
 
-_RUN = "TEST_RUN"  # in the environment of every process of one test run
-
-_FOREIGN = ("SEAMLESS_", "HASHSERVER_", "REMOTE_HTTP_LAUNCHER", "RHL_", "DASK_", "XDG_")
+# An environment variable with a unique value, inherited by every process of this test run.
+_RUN = "TEST_RUN"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,13 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Where a worker has crashed, the processes that its tests had started are ended here."""
+    """End the processes that were started by the tests of a crashed xdist worker."""
     if not hasattr(config, "workerinput"):
         end_processes_with(_RUN, os.environ[_RUN])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many different bad inputs and answers were tried (see tests/faults/conftest.py)."""
+    """Print the number of distinct bad inputs and answers (see tests/faults/conftest.py)."""
     reports = [each for key in ("passed", "failed") for each in terminalreporter.getreports(key)]
     tried = {
         value
@@ -57,9 +58,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An empty HOME, none of the user's settings, and this interpreter's console scripts."""
+    """An empty HOME, no settings of the user's, and this interpreter's console scripts."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+        for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:
             patch.delenv(name)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("PATH", os.pathsep.join([str(BINARIES), os.environ.get("PATH", os.defpath)]))
@@ -68,14 +69,14 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_leaks(own_environment: None) -> Iterator[None]:
-    """Every test ends with the threads, open files and child processes that it began with."""
+    """Fail a test that leaves threads, open files or child processes behind."""
     with watch():
         yield
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Async tests that run on the `anyio_backend` fixture are watched for tasks, too."""
+    """Check async tests that use the `anyio_backend` fixture for leftover tasks as well."""
     if (
         isinstance(item, pytest.Function)
         and "anyio_backend" in item.fixturenames
@@ -87,18 +88,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Both backends, one after the other."""
+    """Run the test on each backend."""
     return str(request.param)
 
 
 @pytest.fixture
 def fresh_remote() -> Iterator[None]:
-    """No clients registered, no nursery open: neither before the test nor after it."""
-    from seamless_remote.activation import registry as activation, client
+    """No registered clients and no open nursery, before the test and after it."""
+    from seamless_remote.activation import registry
+    from seamless_remote.client import close_all_clients
 
     def forget() -> None:
-        client.close_all_clients()
-        activation.forget_everything()
+        for each in registry._registries.values():
+            each._launched.clear()
+            each._extern.clear()
+            each._set_active(())
+        close_all_clients()
 
     forget()
     yield
@@ -127,7 +132,7 @@ def jobserver(tmp_path: Path) -> Iterator[Starter]:
 def shared_hashserver(
     own_environment: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """One hashserver for all tests that do it no harm."""
+    """A hashserver shared by all tests that do not disturb it."""
     with start_hashserver(tmp_path_factory.mktemp("shared") / "hashserver") as service:
         yield service
 
@@ -136,14 +141,14 @@ def shared_hashserver(
 def shared_database(
     own_environment: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """One database for all tests that do it no harm."""
+    """A database shared by all tests that do not disturb it."""
     with start_database(tmp_path_factory.mktemp("shared") / "database") as service:
         yield service
 
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:
-    """A URL at which nobody listens, and nobody will."""
+    """A URL that refuses connections. Its port stays bound, so that nothing else takes it."""
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         yield f"http://{HOST}:{taken.getsockname()[1]}"
@@ -151,7 +156,7 @@ def nowhere() -> Iterator[str]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A HOME with a cluster of real services, for this process and for the programs it runs."""
+    """A HOME with a cluster of real services, set in this process and the programs it runs."""
     home = Home(tmp_path / "home")
     monkeypatch.setenv("HOME", str(home.path))
     try:
@@ -161,7 +166,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 def _starter(start: Callable[..., Service], tmp_path: Path, name: str) -> Iterator[Starter]:
-    """Hand out a function that starts services, each in a directory of its own; end them all."""
+    """Yield a function that starts services, each in its own directory; end them afterwards."""
     services: list[Service] = []
     numbers = itertools.count()
 
@@ -173,6 +178,7 @@ def _starter(start: Callable[..., Service], tmp_path: Path, name: str) -> Iterat
     try:
         yield starter
     finally:
+        # End all of them even if one fails.
         failures = []
         for service in services:
             try:

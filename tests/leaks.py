@@ -1,7 +1,7 @@
-"""What a test leaves behind: threads, open files, processes and tasks, counted before and after.
+"""Detects what a test leaves behind: threads, open files, child processes and tasks.
 
-`watch` is the body of an autouse fixture; `watch_tasks` wraps an async test function, because a
-loop that ends cancels what is left in it, and then there is nothing to be seen any more.
+`watch` is the body of an autouse fixture. `watch_tasks` wraps an async test function, because an
+event loop cancels its remaining tasks when it ends, after which they cannot be detected.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import psutil
 import sniffio
 import trio
 
-PATIENCE = 3.0  # seconds for what is ending already
+PATIENCE = 3.0  # seconds that threads and processes get to finish ending
 
-# Threads that others keep for a while, and that end by themselves.
+# Idle threads of other packages, which keep them for a while.
 TOLERATED_THREADS = re.compile(
     r"Trio thread \d+"  # trio's cached worker threads: idle ones end after 10 seconds
     r"|execnet.*"  # the channel of pytest-xdist
@@ -37,12 +37,12 @@ TOLERATED_THREADS = re.compile(
 
 @contextmanager
 def watch() -> Iterator[None]:
-    """Fail, naming what is left, if threads, open files or child processes outlive the body.
+    """Raise AssertionError if new threads, open files or child processes outlive the body.
 
-    Errors that asyncio only logs (a task destroyed while pending, an exception that nobody
-    retrieved) fail too.
+    Also if asyncio logs an error, such as a task destroyed while pending, or an exception that was
+    never retrieved.
     """
-    gc.freeze()  # what is there already need not be looked through again: it takes a while
+    gc.freeze()  # exclude the existing objects from the collections below, which are slow otherwise
     threads = set(threading.enumerate())
     files = _open_files()
     children = set(_children())
@@ -81,13 +81,13 @@ def _stack(thread: threading.Thread) -> str:
 
 
 def _open_files() -> Counter[str]:
-    """What each open file descriptor points to."""
+    """The target of each open file descriptor, counted."""
     targets: Counter[str] = Counter()
     for name in os.listdir("/proc/self/fd"):
         try:
             targets[os.readlink(f"/proc/self/fd/{name}")] += 1
         except FileNotFoundError:
-            continue  # the descriptor by which the directory itself was read
+            continue  # the descriptor that `listdir` itself has used
     return targets
 
 
@@ -103,7 +103,7 @@ def _children() -> list[psutil.Process]:
 
 @contextmanager
 def _asyncio_errors() -> Iterator[list[str]]:
-    """Collect what asyncio logs as an error, for it has no caller to raise it to."""
+    """Collect the errors that asyncio logs because it has no caller to raise them to."""
     errors: list[str] = []
 
     class Collector(logging.Handler):
@@ -120,9 +120,9 @@ def _asyncio_errors() -> Iterator[list[str]]:
 
 
 def watch_tasks(test: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Make an async test fail, naming them, if tasks that began during it are still running.
+    """Make an async test fail if tasks that it has started are still running at its end.
 
-    In trio a task can be left only outside of the test's own scopes: as a system task.
+    In trio only system tasks can be left: all others are children of the test's own nurseries.
     """
 
     @functools.wraps(test)

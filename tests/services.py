@@ -1,8 +1,8 @@
-"""The real services, and whole programs, as processes of their own.
+"""Runs the real services, and whole programs, as separate processes.
 
-`Service` is one service that a test starts, harms and ends by hand. `Home` is a temporary HOME with
-a cluster definition, from which seamless-remote launches services by itself, and `run_script` runs
-a program in it. What they print is kept, and shown when something fails.
+`Service` is a service that a test starts, disturbs and ends itself. `Home` is a temporary HOME with
+a cluster definition, from which seamless-remote launches services; `run_script` runs a program in
+it. Their output is kept and shown on failure.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import psutil
-import yaml
+
+from seamless_remote.demo import local_cluster
+from seamless_remote.demo.local_cluster import HOST, PORTS, processes_with, write_yaml
 
 BINARIES = Path(sys.executable).parent
-HOST = "127.0.0.1"
-PORTS = range(20000, 32000)  # below the range from which the kernel takes ports for connections
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
 
-# What a program must never leave on its standard error, whatever else it prints there.
+# Signs of a leak that a program must never print to standard error.
 LEAK_SIGNS = (
     "Exception ignored",
     "ResourceWarning",
@@ -44,11 +44,11 @@ LEAK_SIGNS = (
 
 
 class ServiceError(Exception):
-    """A service did not start, or did not end; the message holds what it printed."""
+    """A service did not start or did not end. The message includes its output."""
 
 
 def free_port() -> int:
-    """A port on which nobody listens at this moment."""
+    """A port of `PORTS` that is free at this moment."""
     while True:
         port = random.choice(PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -63,7 +63,7 @@ def _taken(port: int) -> bool:
 
 
 def environment(home: Path | None = None, **changes: str) -> dict[str, str]:
-    """The environment for a process: this interpreter's console scripts first on its PATH."""
+    """The environment for a process, with this interpreter's console scripts first in PATH."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     env["PATH"] = os.pathsep.join([str(BINARIES), env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
@@ -75,16 +75,16 @@ def environment(home: Path | None = None, **changes: str) -> dict[str, str]:
 def wait_until(
     condition: Callable[[], object], *, timeout: float = 30.0, what: str = "the condition"
 ) -> None:
-    """Poll `condition` until it holds; fails after `timeout` seconds."""
+    """Poll `condition` until it holds. AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come about within {timeout:g} seconds")
+            raise AssertionError(f"waited {timeout:g} seconds in vain for {what}")
         time.sleep(0.01)
 
 
 def healthy(port: int, *, timeout: float = 5.0) -> bool:
-    """Whether a `/healthcheck` on this port is answered with 200."""
+    """Whether `/healthcheck` on this port returns 200."""
     connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
     try:
         connection.request("GET", "/healthcheck")
@@ -96,8 +96,9 @@ def healthy(port: int, *, timeout: float = 5.0) -> bool:
 
 
 def end_group(leader: int, *, timeout: float = STOP_TIMEOUT) -> None:
-    """End a process that leads a session, and all that it started: asked first, then killed."""
+    """End the session that `leader` leads: terminate the leader, then kill what is left."""
     with contextlib.suppress(ProcessLookupError):
+        # A stopped process would not handle SIGTERM.
         os.killpg(leader, signal.SIGCONT)
         os.kill(leader, signal.SIGTERM)
         deadline = time.monotonic() + timeout
@@ -106,20 +107,8 @@ def end_group(leader: int, *, timeout: float = STOP_TIMEOUT) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def processes_with(name: str, value: str) -> list[psutil.Process]:
-    """Every process that was started with this environment variable, the running one aside."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            if process.environ().get(name) == value:
-                found.append(process)
-    return found
-
-
 def end_processes_with(name: str, value: str) -> None:
-    """Kill every process that was started with this environment variable."""
+    """Kill all processes that were started with this environment variable."""
     for process in processes_with(name, value):
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -134,7 +123,7 @@ def _alive(pid: int) -> bool:
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether it is `process`, and not a stranger, that listens on `port`."""
+    """Whether `process` itself listens on `port`, and not some other process."""
     try:
         connections = psutil.Process(process.pid).net_connections(kind="tcp")
     except psutil.NoSuchProcess:
@@ -145,9 +134,8 @@ def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
 class Service:
     """A running service on this machine.
 
-    `arguments` are its command and options, without the port, which is the service's own choice
-    of a free one and stays the same through `restart`. A service that a crashed test run leaves
-    behind ends itself after its `--timeout`.
+    `arguments` are its command and options except the port, a free one that is chosen here and kept
+    by `restart`. A service left behind by a crashed test run exits after its own `--timeout`.
     """
 
     def __init__(
@@ -171,11 +159,11 @@ class Service:
         return f"http://{HOST}:{self.port}"
 
     def output(self) -> str:
-        """What the service has printed so far."""
+        """The output of the service so far."""
         return self._log.read_text(errors="replace")
 
     def _start(self) -> bool:
-        """True once it answers; False where it ended at once, as on a port that is taken."""
+        """Start the process. True once it is healthy; False if it exits, as on a taken port."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self._arguments, "--port", str(self.port)],
@@ -191,35 +179,39 @@ class Service:
                 return True
             if time.monotonic() > deadline:
                 self.close()
-                raise ServiceError(f"{self._arguments[0]} is silent:\n{self.output()}")
+                raise ServiceError(
+                    f"{self._arguments[0]} did not become healthy within {START_TIMEOUT:g} "
+                    f"seconds:\n{self.output()}"
+                )
             time.sleep(0.02)
         return False
 
     def kill(self) -> None:
-        """SIGKILL to the service itself; its workers, if it has any, are on their own."""
+        """Send SIGKILL to the service, but not to its workers."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """SIGSTOP: the service keeps its connections and says nothing."""
+        """Send SIGSTOP: the service keeps its connections and falls silent."""
         self.process.send_signal(signal.SIGSTOP)
         wait_until(lambda: psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
 
     def cont(self) -> None:
-        """SIGCONT: the service goes on after `stop`."""
+        """Send SIGCONT, which resumes the service after `stop`."""
         self.process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
-        """End it if it still runs, and start it again on the same port and directory."""
+        """End the service if it still runs, and start it with the same port and directory."""
         self.close()
+        # Try repeatedly: another process may hold the port for a moment.
         for _ in range(20):
             if self._start():
                 return
             time.sleep(0.25)
-        raise ServiceError(f"{self._arguments[0]} did not come back:\n{self.output()}")
+        raise ServiceError(f"{self._arguments[0]} did not restart:\n{self.output()}")
 
     def close(self) -> None:
-        """End the service and all its workers; may be called twice."""
+        """End the service and all its workers. Safe to repeat."""
         end_group(self.process.pid)
         self.process.wait(STOP_TIMEOUT)
 
@@ -233,7 +225,7 @@ class Service:
 def start_hashserver(
     directory: Path, *, writable: bool = True, timeout: float = 600, layout: str = "prefix"
 ) -> Service:
-    """A hashserver on `directory`, which is made where it is missing."""
+    """Start a hashserver on `directory`, which is created if missing."""
     directory.mkdir(parents=True, exist_ok=True)
     arguments = ["hashserver", str(directory), "--host", HOST, "--layout", layout]
     arguments += ["--timeout", str(timeout), *(["--writable"] if writable else [])]
@@ -241,7 +233,7 @@ def start_hashserver(
 
 
 def start_database(directory: Path, *, writable: bool = True, timeout: float = 600) -> Service:
-    """A seamless-database on `directory/seamless.db`."""
+    """Start a seamless-database on `directory/seamless.db`."""
     directory.mkdir(parents=True, exist_ok=True)
     arguments = ["seamless-database", str(directory / "seamless.db"), "--host", HOST]
     arguments += ["--timeout", str(timeout), *(["--writable"] if writable else [])]
@@ -257,9 +249,9 @@ def start_jobserver(
     record: bool = False,
     timeout: float = 600,
 ) -> Service:
-    """A seamless-jobserver whose jobs read and write buffers and results at the given services.
+    """Start a seamless-jobserver whose jobs use the given services for buffers and results.
 
-    It learns of them as a launched one does: from the `parameters` of its status file.
+    It gets their addresses as a launched jobserver does, from the `parameters` in its status file.
     """
     directory.mkdir(parents=True, exist_ok=True)
     parameters: dict[str, Any] = {"record": record, "buffer": [], "database": []}
@@ -273,11 +265,15 @@ def start_jobserver(
     return Service(arguments, directory=directory)
 
 
-class Home:
-    """A temporary HOME: a cluster named `local` in `~/.seamless/clusters.yaml`, and a project.
+LAUNCHER_PATIENCE = 30.0
+"""Seconds that a launcher may take to check what it has started."""
 
-    Its services need no conda. `configure` sets what the programs run with; `close` ends every
-    service that was launched under this HOME and fails where a process is left that was not one.
+
+class Home:
+    """A temporary HOME with a cluster named `local` in `~/.seamless/clusters.yaml`, and a project.
+
+    `configure` writes the project's configuration. `close` ends the services that were launched
+    under this HOME, and fails if any other process is left.
     """
 
     cluster = "local"
@@ -292,7 +288,7 @@ class Home:
         for directory in (self.project, path / ".seamless", path / "tmp"):
             directory.mkdir(parents=True)
         self.env = environment(path, TMPDIR=str(path / "tmp"))
-        _write_yaml(path / ".seamless" / "clusters.yaml", cluster_definition(path, workers=workers))
+        write_yaml(path / ".seamless" / "clusters.yaml", cluster_definition(path, workers=workers))
         self.configure()
 
     def configure(
@@ -306,8 +302,9 @@ class Home:
     ) -> None:
         """Write seamless.yaml and seamless.profile.yaml for a delegation level.
 
-        Level 0 has no cluster, level 2 the hashserver and the database, level 3 also `remote`
-        (jobserver or daskserver). `profile` and `stages` add commands of the caller's own.
+        Level 0 has no cluster; level 2 has the hashserver and the database; level 3 also has
+        `remote` (`jobserver`, the default, or `daskserver`). `profile` and `stages` are further
+        commands for seamless.profile.yaml, and for the stages in seamless.yaml.
         """
         commands: list[object] = [{"project": self.project_name}]
         if level == 0:
@@ -315,41 +312,49 @@ class Home:
         default = "remote" if level == 3 else "process"
         commands.append({"execution": execution or default})
         commands += [{f"stage {name}": list(entries)} for name, entries in (stages or {}).items()]
-        _write_yaml(self.project / "seamless.yaml", commands)
+        write_yaml(self.project / "seamless.yaml", commands)
         chosen: list[object] = [{"cluster": self.cluster}] if level else []
         if level == 3:
             chosen.append({"remote": remote or "jobserver"})
-        _write_yaml(self.project / "seamless.profile.yaml", [*chosen, *profile])
+        write_yaml(self.project / "seamless.profile.yaml", [*chosen, *profile])
 
     def run(self, code: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program in the project; see `run_script`."""
+        """Run a program in the project, as `run_script` does."""
         return run_script(code, home=self, **options)
 
     def services(self) -> dict[str, dict[str, Any]]:
-        """The state that the launcher keeps of each service it launched here, by its key."""
+        """The launcher's state of each service launched under this HOME, by the service's key."""
         states = {}
         for path in sorted(self.state.glob("server/*.json")):
+            # The launcher may remove the file at any time.
             with contextlib.suppress(json.JSONDecodeError, FileNotFoundError):
                 states[path.stem] = json.loads(path.read_text())
         return states
 
     def service_pid(self, prefix: str) -> int:
-        """The process id of the launched service whose key begins with `prefix`."""
+        """The process id of the one launched service whose key starts with `prefix`."""
         (pid,) = [s["pid"] for key, s in self.services().items() if key.startswith(prefix)]
         return int(pid)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that runs under this HOME, the running one aside."""
+        """All processes under this HOME, except this one."""
         return processes_with("HOME", str(self.path))
 
-    def close(self) -> None:
-        """End the launched services; any other process left here is ended too, and an error."""
-        services = [int(state["pid"]) for state in self.services().values() if "pid" in state]
+    def _strangers(self, services: list[int]) -> list[str]:
         strangers = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error, ProcessLookupError):
                 if os.getsid(process.pid) not in services:
                     strangers.append(f"{process.pid}: {' '.join(process.cmdline())}")
+        return strangers
+
+    def close(self) -> None:
+        """End all processes under this HOME. AssertionError if one of them is not a service's."""
+        services = [int(state["pid"]) for state in self.services().values() if "pid" in state]
+        # The launcher checks once more what it has started, and ends.
+        deadline = time.monotonic() + LAUNCHER_PATIENCE
+        while (strangers := self._strangers(services)) and time.monotonic() < deadline:
+            time.sleep(0.05)
         for pid in services:
             if _alive(pid):
                 end_group(pid)
@@ -359,33 +364,8 @@ class Home:
 
 
 def cluster_definition(path: Path, *, workers: int = 2) -> dict[str, Any]:
-    """A cluster on this machine with all four services and a Dask queue, none of them in conda."""
-    ports = {"network_interface": HOST, "port_start": PORTS.start, "port_end": PORTS.stop - 1}
-    queue = {
-        "conda": None,
-        "walltime": "1:00:00",
-        "cores": workers,
-        "memory": "2GB",
-        "tmpdir": str(path / "tmp"),
-        "unknown_task_duration": "1s",
-        "target_duration": "1m",
-        "maximum_jobs": 1,
-        "interactive": True,
-    }
-    frontend = {
-        "hashserver": {"bufferdir": str(path / "buffers")},
-        "database": {"database_dir": str(path / "database")},
-        "jobserver": {"conda": None, **ports},
-        "daskserver": ports,
-    }
-    local = {
-        "type": "local",
-        "workers": workers,
-        "frontends": [frontend],
-        "queues": {"here": queue},
-        "default_queue": "here",
-    }
-    return {"local_cluster": Home.cluster, Home.cluster: local}
+    """The content of clusters.yaml for a `Home` at `path`."""
+    return local_cluster.cluster_definition(path, name=Home.cluster, workers=workers)
 
 
 def run_script(
@@ -400,11 +380,11 @@ def run_script(
     warnings: Sequence[str] = ("error", "default::DeprecationWarning"),
     allow: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run `code` as a program of its own under `home`, from a file in its project directory.
+    """Run `code` as a separate program under `home`, from a file in the project directory.
 
-    Fails, with the output shown, where it does not end within `timeout` seconds, where its exit
-    status is not 0 (unless `check` is False), and where its standard error shows a leak: a sign of
-    `LEAK_SIGNS` that is not in `allow`. Warnings are errors; third-party deprecations are shown.
+    Raises AssertionError with the output if the program does not end within `timeout` seconds, if
+    its exit status is not 0 (unless `check` is False), or if its standard error contains one of
+    `LEAK_SIGNS` that is not in `allow`. By default, warnings other than deprecations are errors.
     """
     directory = home.project if cwd is None else cwd
     script = directory / "program.py"
@@ -432,12 +412,12 @@ def run_command(
     check: bool = True,
     allow: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command under `home`, a console script of this interpreter or any other program.
+    """Run a command under `home`: a console script of this interpreter, or any other program.
 
-    As `run_script` in what fails and how; the output is text, undecodable bytes replaced.
+    Raises AssertionError as `run_script` does. Undecodable bytes of the output are replaced.
     """
     program = shutil.which(command[0], path=home.env["PATH"]) or command[0]
-    # Files and not pipes: a process that the program leaves behind would hold a pipe open.
+    # Files and not pipes: a process that the program leaves behind would keep a pipe open.
     with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
         process = subprocess.Popen(
             [program, *command[1:]],
@@ -461,10 +441,11 @@ def run_command(
 
 
 def _await_end(process: subprocess.Popen[bytes], timeout: float) -> bool:
-    """Whether the process ended in time; where it did not, faulthandler shows where it hangs."""
+    """Whether the process ended in time. If it did not, kill it and its session."""
     try:
         process.wait(timeout)
     except subprocess.TimeoutExpired:
+        # faulthandler prints a traceback of each thread on SIGABRT.
         process.send_signal(signal.SIGABRT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5)
@@ -482,7 +463,3 @@ def _content(file: IO[bytes]) -> str:
 
 def _shown(command: Sequence[str], status: int, stdout: str, stderr: str) -> str:
     return f"{' '.join(command)}: exit status {status}\nstdout:\n{stdout}\nstderr:\n{stderr}"
-
-
-def _write_yaml(path: Path, content: object) -> None:
-    path.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 import seamless.caching.buffer_writer  # noqa: F401 - its thread starts now, and not in a test
 
+from seamless_remote import __version__
+
+ROOT = Path(__file__).parent.parent
+
 NAMES = {
     "seamless_remote": [
         "open_nursery",
@@ -97,12 +101,10 @@ def test_the_activation_modules_have_the_functions_that_others_call(name: str) -
 
 
 def imported_by(statement: str) -> set[str]:
-    """The top-level modules, and threads, that are there after `statement`."""
+    """The modules, and threads, that are there after `statement`."""
     code = (
         f"{statement}; import sys, threading; "
-        "print(*{m.split('.')[0] for m in sys.modules}, "
-        "*(f'anyio-{m}' for m in ('asyncio', 'trio') if f'anyio._backends._{m}' in sys.modules), "
-        "*(f'thread-{t.name}' for t in threading.enumerate()), sep='|')"
+        "print(*sys.modules, *(f'thread-{t.name}' for t in threading.enumerate()), sep='|')"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
@@ -113,6 +115,7 @@ def imported_by(statement: str) -> set[str]:
 def test_importing_the_package_loads_next_to_nothing_and_starts_nothing() -> None:
     there = imported_by("import seamless_remote")
     assert not there & {"anyio", "trio", "httpx", "zstandard", "distributed", "seamless", "asyncio"}
+    assert "importlib.metadata" not in there
     assert {name for name in there if name.startswith("thread-")} == {"thread-MainThread"}
 
 
@@ -122,12 +125,17 @@ def test_importing_the_activation_modules_loads_no_backend_and_starts_nothing_of
         "daskserver_remote"
     )
     assert not there & {"trio", "httpx", "distributed", "dask", "tqdm", "remote_http_launcher"}
-    assert not there & {"anyio-asyncio", "anyio-trio"}
+    assert not there & {"anyio._backends._asyncio", "anyio._backends._trio"}
     assert not {name for name in there if name.startswith("thread-seamless-remote")}
 
 
+def test_the_version_stands_in_the_package_alone() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    assert not re.search(r"^version\b", project, re.MULTILINE)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
 def test_every_file_that_the_readme_points_to_is_there() -> None:
-    root = Path(__file__).parent.parent
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", (root / "README.md").read_text())
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text())
     assert targets
-    assert [target for target in targets if not (root / target).exists()] == []
+    assert [target for target in targets if not (ROOT / target).exists()] == []

@@ -1,4 +1,4 @@
-"""Running the tools as a user does: as programs of their own, with everything they print kept."""
+"""Runs the tools as a user does: as separate programs, capturing their output."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How a tool ended: its exit status and what it wrote."""
+    """A tool that has ended: its exit status and its output."""
 
     status: int
     stdout: bytes
     stderr: str
 
     def line(self) -> str:
-        """The one line on standard error."""
+        """The only line on standard error."""
         lines = self.stderr.splitlines()
         assert len(lines) == 1, self.stderr
         return lines[0]
 
 
 class Command:
-    """The tools under a HOME and in a folder of the test's own, with given services."""
+    """Runs the tools in `folder`, which is also their HOME, with extra environment variables."""
 
     def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
         self.folder = folder
@@ -57,7 +57,7 @@ class Command:
         stdout: Any = subprocess.PIPE,
         env: Mapping[str, str] | None = None,
     ) -> Ended:
-        """Run a tool to its end; `first` is Python code that its process runs before it."""
+        """Run a tool to its end. Its process runs `first`, Python code, before the tool."""
         process = self.start(tool, *arguments, first=first, stdout=stdout, env=env)
         return end(process)
 
@@ -70,7 +70,7 @@ class Command:
         stderr: Any = subprocess.PIPE,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a tool and leave it running."""
+        """Start a tool in the background."""
         return subprocess.Popen(
             [*command(tool, first), *map(str, arguments)],
             cwd=self.folder,
@@ -82,7 +82,7 @@ class Command:
 
 
 def command(tool: str, first: str = "") -> list[str]:
-    """The command that runs a tool's module, after the Python code `first` in the same process."""
+    """The command line that runs `first`, Python code, and then a tool in the same process."""
     module = f"seamless_remote.cli.{tool}"
     if not first:
         return [sys.executable, "-m", module]
@@ -91,7 +91,7 @@ def command(tool: str, first: str = "") -> list[str]:
 
 
 def end(process: subprocess.Popen[bytes], *, traceback: bool = False) -> Ended:
-    """Wait for a tool's end. It must show no leak, and no traceback but where one is expected."""
+    """Wait for a tool to end. Fails on signs of a leak and, unless expected, on a traceback."""
     try:
         stdout, stderr = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -111,7 +111,7 @@ def checksum_of(content: bytes) -> str:
 
 
 def store(folder: Path, content: bytes) -> str:
-    """Put a buffer into a folder of buffers; its checksum."""
+    """Store a buffer in a buffer folder; returns its checksum."""
     checksum = checksum_of(content)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / checksum).write_bytes(content)
@@ -119,7 +119,7 @@ def store(folder: Path, content: bytes) -> str:
 
 
 def upload(service: Service, content: bytes) -> str:
-    """Put a buffer into a hashserver; its checksum."""
+    """Upload a buffer to a hashserver; returns its checksum."""
     checksum = checksum_of(content)
     connection = http.client.HTTPConnection(HOST, service.port)
     try:
@@ -133,7 +133,7 @@ def upload(service: Service, content: bytes) -> str:
 def clients(
     *buffers: str | Path, database: str | None = None, readonly: bool = True
 ) -> dict[str, str]:
-    """The environment that names these services (URLs) and buffer folders (paths)."""
+    """Environment variables that define clients for service URLs and buffer folders (paths)."""
     entries = [
         {"remote_directory": str(each)}
         if isinstance(each, Path)
@@ -145,9 +145,9 @@ def clients(
 
 
 class Faulty:
-    """A server on a real socket that answers every request in the same way.
+    """A server on a real socket that sends the same bytes, `answer`, to every request.
 
-    It sends `answer`, then `hold`s the connection open until the test ends, or closes it.
+    Afterwards it closes the connection, or with `hold` keeps it open until the test ends.
     """
 
     def __init__(self, answer: bytes, *, hold: bool = False) -> None:
@@ -180,7 +180,7 @@ class Faulty:
                     return
                 peer.sendall(self._answer)
             except OSError:
-                return  # the client has gone, as some tests want it to
+                return  # the client has gone, which some tests provoke
             self.sent.set()
             if self._hold:
                 self._ended.wait(TIMEOUT)
@@ -202,11 +202,11 @@ class Faulty:
 
 
 def answer(status: str, body: bytes, *, length: int | None = None) -> bytes:
-    """An HTTP answer; `length` is what it announces, where that is not the truth."""
+    """An HTTP response. `length` sets a `Content-Length` other than the true one."""
     announced = len(body) if length is None else length
     return f"HTTP/1.1 {status}\r\nContent-Length: {announced}\r\n\r\n".encode() + body
 
 
 def names(folder: Path, *, without: Sequence[str] = ()) -> set[str]:
-    """What is in a folder."""
+    """The names in a folder."""
     return {each.name for each in folder.iterdir()} - set(without)

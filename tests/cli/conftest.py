@@ -1,4 +1,4 @@
-"""The tools with a folder of their own, and a buffer store on this machine."""
+"""Fixtures that run the tools in their own folder, with and without a buffer folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from command import Command, clients
 
 @pytest.fixture
 def store_folder(tmp_path: Path) -> Path:
-    """A folder of buffers."""
+    """A buffer folder."""
     folder = tmp_path / "store"
     folder.mkdir()
     return folder
@@ -18,11 +18,11 @@ def store_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tool(tmp_path: Path, store_folder: Path) -> Command:
-    """The tools, with `store_folder` as the only source."""
+    """The tools with `store_folder` as their only source."""
     return Command(tmp_path / "work", clients(store_folder))
 
 
 @pytest.fixture
 def bare_tool(tmp_path: Path) -> Command:
-    """The tools, with no source at all."""
+    """The tools without any source."""
     return Command(tmp_path / "work")

@@ -1,4 +1,4 @@
-"""Where the tools find their services, and what they say when they do not."""
+"""How the tools find their services, and what they report if they cannot."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CHECKSUM = checksum_of(CONTENT)
         ("", "not JSON"),
         ("{", "not JSON"),
         ("http://localhost:5000", "not JSON"),
-        ("null", "a JSON null"),
-        ("[]", "a JSON list"),
-        ("3", "a JSON number"),
-        ("{}", "names no buffer client"),
-        ('{"buffer": []}', "names no buffer client"),
+        ("null", "it is null, not an object"),
+        ("[]", "it is a list, not an object"),
+        ("3", "it is a number, not an object"),
+        ("{}", "lists no buffer client"),
+        ('{"buffer": []}', "lists no buffer client"),
         ('{"buffers": []}', "'buffers' is not one of"),
-        ('{"buffer": {}}', "'buffer' is a object"),
+        ('{"buffer": {}}', "'buffer' is an object, not a list"),
         ('{"buffer": ["http://localhost:5000"]}', "buffer[0] is a string"),
         ('{"buffer": [{}]}', "buffer[0] has no remote_url and no remote_directory"),
         ('{"buffer": [{"url": "http://localhost:5000"}]}', "buffer[0] has no remote_url"),
@@ -114,7 +114,7 @@ def test_the_command_line_wins_against_the_files(home: Home) -> None:
 
 @pytest.mark.parametrize("options", [{"execution": "spawn"}, {"level": 3}])
 def test_only_the_storage_is_launched(home: Home, options: dict[str, object]) -> None:
-    """Not the workers, jobservers and Dask clusters that the configuration is for."""
+    """The workers, jobserver or Dask cluster of the configuration are not."""
     home.configure(**options)  # type: ignore[arg-type]
     _put(home.buffers)
     assert _in(home).resolve(CHECKSUM).stdout == CONTENT
@@ -155,8 +155,8 @@ def test_a_service_that_cannot_be_launched_is_named(home: Home) -> None:
     ended = end(_in(home).start("resolve", CHECKSUM), traceback=True)
     assert ended.status == Status.UNREACHABLE
     lines = [line for line in ended.stderr.splitlines() if line.startswith("seamless-resolve")]
-    (line,) = lines  # the others are the launcher's own
-    assert "the hashserver of testproject on local could not be launched" in line
+    (line,) = lines  # the other lines are the launcher's
+    assert "could not launch the hashserver of testproject on local" in line
     assert "Not a directory" in line
     assert "Traceback" not in line
 

@@ -1,4 +1,4 @@
-"""Recomputing what nobody has kept."""
+"""Recomputing buffers that no source has."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def make(length):
 
 @dataclass
 class Scratch:
-    """A tool, with services that know a scratch result but do not hold it."""
+    """The tools, with a database that knows a scratch result and a hashserver without it."""
 
     tool: Command
     buffers: Service
@@ -81,7 +81,7 @@ def make(
     database: Callable[..., Service],
     tmp_path: Path,
 ) -> Make:
-    """Runs a scratch transformation with the given code."""
+    """A function that runs a scratch transformation with the given code."""
     buffers, results = hashserver(), database()
 
     def made(code: str) -> Scratch:
@@ -139,13 +139,13 @@ def test_nothing_that_made_it_is_an_unknown_checksum(make: Make) -> None:
     made = make(NOISY)
     ended = made.tool.fingertip("0" * 64)
     assert ended.status == Status.UNKNOWN_CHECKSUM
-    assert "the database knows of no transformation that made it" in ended.line()
+    assert "the database knows no transformation that produced it" in ended.line()
 
 
 def test_no_database_is_an_unknown_checksum(tool: Command) -> None:
     ended = tool.fingertip("0" * 64)
     assert ended.status == Status.UNKNOWN_CHECKSUM
-    assert "there is no database" in ended.line()
+    assert "no database is configured" in ended.line()
 
 
 def test_an_unreachable_database_is_told_from_an_empty_one(

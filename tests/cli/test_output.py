@@ -1,4 +1,4 @@
-"""Where the bytes go: exact, whole, and nowhere else."""
+"""The output: exact, complete, and written nowhere else."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from seamless_remote.cli.statuses import Status
 BINARY = bytes(range(256)) * 1000
 TEXT = "Grüße, 世界\n".encode() * 20_000
 
-# No file may grow beyond this: a disk that is full, for one process.
+# Simulates a full disk for one process: no file can grow beyond this size.
 SMALL_DISK = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 """
 
-# A disk that fails when the kernel writes to it, which is after it has taken the data.
+# Simulates a disk that fails when the kernel writes the data back, after `write` has succeeded.
 BROKEN_DISK = """
 import errno, os
 def fsync(descriptor):
@@ -71,7 +71,7 @@ def test_a_replaced_file_keeps_its_mode(tool: Command, store_folder: Path) -> No
 def test_a_symbolic_link_stays_and_its_target_is_replaced(
     tool: Command, store_folder: Path, tmp_path: Path
 ) -> None:
-    """As `curl -o` and `cp` do it."""
+    """As with `curl -o` and `cp`."""
     target = tmp_path / "elsewhere" / "target"
     target.parent.mkdir()
     target.write_text("old")
@@ -179,7 +179,7 @@ def test_dev_null_swallows_everything_and_stays(tool: Command, store_folder: Pat
 
 @pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_standard_output_has_several_names(tool: Command, store_folder: Path, output: str) -> None:
-    """Also where it is a regular file: that is written to, not replaced."""
+    """A regular file as standard output is written to and not replaced."""
     checksum = store(store_folder, TEXT)
     assert tool.resolve(checksum, "--output", output).stdout == TEXT
     with open(tool.folder / "out", "wb") as file:
@@ -197,7 +197,7 @@ def test_a_named_pipe_is_written_to(tool: Command, store_folder: Path) -> None:
     reader.start()
     ended = tool.resolve(store(store_folder, TEXT), "--output", "pipe")
     with contextlib.suppress(OSError):
-        # Where nobody has written, the reader still waits for somebody to open the pipe.
+        # If the tool has not opened the pipe, release the reader, which waits for that.
         os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
     reader.join()
     assert (ended.status, received) == (0, [TEXT])
@@ -207,7 +207,7 @@ def test_a_named_pipe_is_written_to(tool: Command, store_folder: Path) -> None:
 def test_a_closed_standard_output_is_an_error_and_gets_nothing(
     tool: Command, store_folder: Path
 ) -> None:
-    """A descriptor 1 that is free must not become a socket that gets the data."""
+    """The next socket must not become descriptor 1 and receive the data."""
     checksum = store(store_folder, TEXT)
     ended = tool.resolve(checksum, first="import os; os.close(1)")
     assert ended.status == Status.UNWRITABLE_OUTPUT
@@ -234,7 +234,7 @@ def test_a_non_blocking_standard_output_gets_everything(tool: Command, store_fol
     [
         (TEXT, Status.DONE),
         (b"\x1b[1mbold\x1b[0m\n", Status.DONE),
-        (("x" + "ß" * 8000).encode(), Status.DONE),  # the look ends within a character
+        (("x" + "ß" * 8000).encode(), Status.DONE),  # the sample ends within a character
         (BINARY, Status.BINARY_TO_TERMINAL),
         (b"abc\0def", Status.BINARY_TO_TERMINAL),
         (b"gr\xfc\xdfe\n", Status.BINARY_TO_TERMINAL),
@@ -259,7 +259,7 @@ def test_a_terminal_gets_binary_data_on_request(tool: Command, store_folder: Pat
 
 
 def _on_a_terminal(tool: Command, *arguments: str) -> tuple[Ended, bytes]:
-    """Run `seamless-resolve` with a terminal as standard output; its end, and what is shown."""
+    """Run `seamless-resolve` on a terminal; returns its end and what the terminal got."""
     ours, theirs = pty.openpty()
     shown = bytearray()
 
@@ -267,7 +267,7 @@ def _on_a_terminal(tool: Command, *arguments: str) -> tuple[Ended, bytes]:
         while True:
             try:
                 piece = os.read(ours, 65536)
-            except OSError:  # the other side has closed: what Linux says at a terminal's end
+            except OSError:  # EIO, which Linux returns once the other side is closed
                 return
             shown.extend(piece)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and other signals in the middle of a download, from a server that never ends it."""
+"""Ctrl-C and other signals during a download from a server that never finishes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIGNALS = [
     (signal.SIGHUP, Status.HANGUP),
 ]
 
-# A test run in the background may have passed on that SIGINT is ignored.
+# Handle the signals even if the tests run in the background of a shell, which ignores SIGINT there.
 HEED = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,7 +63,7 @@ def test_a_signal_in_mid_download_to_standard_output(
 
 
 def test_a_signal_while_nobody_reads_the_output(bare_tool: Command) -> None:
-    content = bytes(1_000_000)  # more than a pipe holds
+    content = bytes(1_000_000)  # more than fits into a pipe
     store = bare_tool.folder / "store"
     store.mkdir()
     (store / checksum_of(content)).write_bytes(content)
@@ -90,7 +90,7 @@ def test_a_second_signal_ends_it_at_once_and_as_cleanly(
 def test_a_signal_that_is_to_be_ignored_is_ignored(
     bare_tool: Command, stuck_server: Faulty
 ) -> None:
-    """As `nohup`, and a shell that starts a job in the background, want it."""
+    """`nohup`, and a shell that starts a background job, rely on it."""
     process = _start(bare_tool, stuck_server, "--output", "out", first=IGNORE)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
@@ -109,7 +109,7 @@ def test_a_progress_bar_shows_on_a_terminal_and_not_with_quiet(
         while True:
             try:
                 shown.extend(os.read(ours, 65536))
-            except OSError:  # a terminal whose other side has closed
+            except OSError:  # EIO, which Linux returns once the other side is closed
                 return
 
     reader = threading.Thread(target=read)
@@ -136,7 +136,7 @@ def _start(
     first: str = HEED,
     stderr: int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    """Start a download that has begun and will not end; the old output is in place."""
+    """Start a tool and wait until its download is under way. An old output file exists."""
     to_file = "--output" in arguments
     if to_file:
         (tool.folder / "out").write_text("old")

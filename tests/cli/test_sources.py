@@ -1,4 +1,4 @@
-"""From where the buffer comes, and what is said when it does not."""
+"""The sources of the buffer, and what the tools report if they fail."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_bytes_of_a_failed_source_do_not_stay_before_those_of_the_next(
     assert "wrong bytes" in ended.line()
 
 
-# The peak of this process alone; what `wait4` tells begins with the memory of the parent.
+# The peak memory of this process alone: that of `wait4` includes the parent's memory at the fork.
 TELL_PEAK = """
 import atexit, sys
 def tell():
@@ -139,7 +139,7 @@ def test_memory_does_not_grow_with_the_buffer(
 
 
 def _store_large(folder: Path, size: int, compressed: bool) -> str:
-    """Put a large buffer into a folder of buffers, piece by piece; its checksum."""
+    """Store a large buffer in a buffer folder, piece by piece; returns its checksum."""
     piece = os.urandom(MEGABYTE)
     checksum = hashlib.sha256()
     path = folder / "new"

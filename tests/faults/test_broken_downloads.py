@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -20,8 +21,8 @@ from seamless import Checksum
 from services import Service
 
 from seamless_remote import Settings, buffer_remote
-from seamless_remote.errors import ServiceError
 from seamless_remote.buffers.ingest import BATCH_BYTES
+from seamless_remote.errors import ServiceError
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -34,6 +35,11 @@ PATIENT = Settings(grace_period=0.5)
 IMPATIENT = Settings(total_timeout=1.0, max_tries=1, grace_period=0.5)
 
 Start = Callable[[Service], FaultProxy]
+
+
+def downloads(proxy: FaultProxy) -> list[bytes]:
+    """The requests for a buffer: not the questions that a busy server is asked meanwhile."""
+    return [line for line in proxy.requests() if not line.startswith(b"GET /has")]
 
 
 class Gathered(io.BytesIO):
@@ -120,7 +126,7 @@ def test_a_download_goes_on_where_it_broke_off(
     in_nursery(backend, Settings(read_timeout=1.0, grace_period=0.5), body)
     assert target.getvalue() == content
     assert not target.restarts
-    assert len(proxy.requests()) == 2
+    assert len(downloads(proxy)) == 2
     assert 0 < HALF - kept(proxy) <= BATCH_BYTES + HEADS
     assert proxy.passed_to_clients < HALF + (SIZE - kept(proxy)) + HEADS
 
@@ -227,7 +233,7 @@ def test_an_answer_that_does_not_fit_to_what_came_first_begins_the_download_anew
             assert await target.get(checksum)
 
     in_nursery(backend, PATIENT, body)
-    assert len(proxy.requests()) == 3
+    assert len(downloads(proxy)) == 3
     assert target.getvalue() == content
     assert target.restarts == 1
     tried(f"the rest of a download: {name}")
@@ -249,7 +255,7 @@ def test_a_server_that_knows_no_ranges_sends_the_whole_once_more(
     in_nursery(backend, PATIENT, body)
     assert target.getvalue() == content
     assert target.restarts == 1
-    assert len(proxy.requests()) == 2
+    assert len(downloads(proxy)) == 2
 
 
 @pytest.mark.parametrize("status", [200, 404])
@@ -306,11 +312,19 @@ def test_a_download_that_fails_for_good_leaves_nothing_behind(
     backend: str, stored: Service, checksum: Checksum, faulty: Start
 ) -> None:
     proxy = faulty(stored)
-    target = Gathered()
+
+    class GatheredOnce(Gathered):
+        """Once it has something, no answer brings any more."""
+
+        def write(self, data: Any, /) -> int:
+            proxy.put(Fault(Harm.CUT, Toward.CLIENT, 0, times=99))
+            return super().write(data)
+
+    target = GatheredOnce()
 
     async def body() -> None:
         use(buffer_remote, proxy.url)
-        proxy.put(Fault(Harm.CUT, Toward.CLIENT, HALF, times=99))
+        proxy.put(Fault(Harm.CUT, Toward.CLIENT, HALF))
         with pytest.raises(ServiceError):
             await target.get(checksum)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,12 +165,11 @@ def test_giving_up_on_a_file_that_inflates_to_gigabytes_does_not_wait_for_them(
     counted = Counted()
 
     async def body() -> None:
-        counted.begun = anyio.Event()
         buffer_remote.define_extern_client("folder", "bufferfolder", directory=str(tmp_path))
         buffer_remote.activate(no_main=True, extern_clients=["folder"])
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(buffer_remote.copy_buffer, checksum, counted, counted.restart)
-            await counted.begun.wait()
+            await anyio.to_thread.run_sync(counted.begun.wait)
             task_group.cancel_scope.cancel()
 
     in_nursery(backend, UNHURRIED, body)
@@ -179,13 +179,13 @@ def test_giving_up_on_a_file_that_inflates_to_gigabytes_does_not_wait_for_them(
 class Counted:
     """A target that only counts, and tells when the first bytes have come."""
 
-    begun: anyio.Event
-    length = 0
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.length = 0
 
     def write(self, data: bytes | memoryview) -> None:
-        if not self.length:
-            anyio.from_thread.run_sync(self.begun.set)
         self.length += len(data)
+        self.begun.set()
 
     def restart(self) -> None:
         self.length = 0

@@ -17,10 +17,11 @@ from seamless import Buffer, Checksum
 from services import Service
 
 import seamless_remote
-from seamless_remote import Settings, attempts, buffer_remote, database_remote
+from seamless_remote import Settings, buffer_remote, database_remote
 from seamless_remote.client import Client
-from seamless_remote.errors import NurseryClosedError, ServiceError, ServiceTimeout
+from seamless_remote.clients import retrying
 from seamless_remote.clients.circuit import OPENS_AFTER
+from seamless_remote.errors import NurseryClosedError, ServiceError, ServiceTimeout
 
 CALLS = 150
 PATIENT = Settings(read_timeout=20.0, healthcheck_timeout=5.0, grace_period=0.5)
@@ -69,7 +70,7 @@ def use_both(both: tuple[FaultProxy, FaultProxy]) -> None:
 def test_services_that_are_away_for_good_get_fewer_requests_than_there_are_calls(
     backend: str, both: tuple[FaultProxy, FaultProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "HOLD_PATIENCE", 0.3)
+    monkeypatch.setattr(retrying, "PATIENCE", 0.3)
     errors: list[tuple[str, ServiceError]] = []
 
     async def call(url: str, of: Awaitable[Any]) -> None:
@@ -139,7 +140,7 @@ def _is_quiet(proxy: FaultProxy) -> bool:
 def test_a_ping_of_keepalive_closes_the_circuit_of_a_service_that_nobody_asks(
     backend: str, both: tuple[FaultProxy, FaultProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "HOLD_PATIENCE", 0.0)
+    monkeypatch.setattr(retrying, "PATIENCE", 0.0)
 
     async def body() -> None:
         use_both(both)

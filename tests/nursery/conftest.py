@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -10,14 +11,30 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
+from loops import KINDS, LoopThread, new_loop, run
 from signals import LONG
 
 from seamless_remote import Settings
-from seamless_remote.nursery import current, process
+from seamless_remote.nursery import process
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def uvloop_has_been_used() -> None:
+    """libuv opens a pipe for signals with its first loop, once, and keeps it."""
+    with contextlib.suppress(pytest.skip.Exception):
+        new_loop("uvloop").close()
+
+
+@pytest.fixture(params=KINDS)
+def anyio_backend(request: pytest.FixtureRequest) -> str | tuple[str, dict[str, Any]]:
+    """Run the test in each kind of loop."""
+    if request.param != "uvloop":
+        return str(request.param)
+    pytest.importorskip("uvloop")
+    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +43,8 @@ def fresh_process() -> Iterator[None]:
 
     def forget() -> None:
         process.close()
-        current._process.services.clear()
-        current._process.settings = None
+        process.this_process().services.clear()
+        process.this_process().settings = None
 
     forget()
     yield
@@ -38,7 +55,7 @@ def fresh_process() -> Iterator[None]:
 def short_grace() -> Settings:
     """Settings with a grace period that a test can wait for; hosted nurseries have them too."""
     chosen = Settings(grace_period=0.2)
-    current._process.settings = chosen
+    process.this_process().settings = chosen
     return chosen
 
 
@@ -73,11 +90,25 @@ def elsewhere(threaded: Callable[..., Future[Any]]) -> Callable[..., Future[Any]
     """Runs an async function in a loop of its own on a thread of its own."""
 
     def start(
-        function: Callable[..., Awaitable[Any]], *args: Any, backend: str = "asyncio"
+        function: Callable[..., Awaitable[Any]], *args: Any, kind: str = "asyncio"
     ) -> Future[Any]:
-        return threaded(lambda: anyio.run(function, *args, backend=backend))
+        return threaded(run, kind, function, *args)
 
     return start
+
+
+@pytest.fixture
+def loop_threads() -> Iterator[Callable[[str], LoopThread]]:
+    """Starts loops that turn in threads of their own until the end of the test."""
+    started: list[LoopThread] = []
+
+    def start(kind: str) -> LoopThread:
+        started.append(LoopThread(kind))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
 
 
 @pytest.fixture
@@ -89,7 +120,7 @@ def interpreter() -> Callable[..., str]:
             [sys.executable, "-X", "dev", "-W", "error", *options, "-c", script],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             cwd=ROOT,
             check=False,
         )

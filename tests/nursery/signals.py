@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import anyio
 
-from seamless_remote.nursery.event_loops import wait_for
+from seamless_remote.nursery.waiter import wait_for
 
 T = TypeVar("T")
 
-LONG = 20.0  # seconds after which a test that waits in vain fails
+LONG = 60.0  # seconds after which a test that waits in vain fails
 
 
 class Signal(threading.Event):

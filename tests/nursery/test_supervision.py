@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
+import sys
 
 import anyio
 import pytest
 import trio
+from loops import ON_ASYNCIO
 from trio.testing import MockClock
 
 from seamless_remote.clients.health import Health, HealthRecord
+from seamless_remote.nursery import supervision
 from seamless_remote.nursery.supervision import SupervisedTask
+
+SINCE_3_11 = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 does not count the cancellations of a task"
+)
 
 
 @pytest.mark.trio
@@ -82,6 +91,125 @@ async def test_a_task_that_is_stopped_before_it_began_does_not_run() -> None:
     with anyio.fail_after(10):
         await task.run()
     assert task.snapshot().state == "ended"
+
+
+class Ends:
+    """Work that fails, in one way or another, when it is cancelled."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+        self.begun = anyio.Event()
+
+    async def __call__(self) -> None:
+        if self.way == "in a task group":
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._fail_at_the_end)
+                await anyio.sleep_forever()
+        elif self.way == "quietly":
+            with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                self.begun.set()
+                await anyio.sleep_forever()
+        else:
+            await self._fail_at_the_end()
+
+    async def _fail_at_the_end(self) -> None:
+        try:
+            self.begun.set()
+            await anyio.sleep_forever()
+        finally:
+            raise LookupError("on purpose")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("way", ["alone", "in a task group", "quietly"])
+async def test_a_task_that_fails_while_it_is_cancelled_does_not_fail_the_group(
+    caplog: pytest.LogCaptureFixture, way: str, stopped: bool
+) -> None:
+    work = Ends(way)
+    task = SupervisedTask("a test", work)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(task.run)
+        await work.begun.wait()
+        if stopped:
+            task.stop()
+            await anyio.wait_all_tasks_blocked()
+            assert task.is_over
+        else:
+            tasks.cancel_scope.cancel()
+    assert (way == "quietly") is ("on purpose" not in caplog.text)
+
+
+@pytest.mark.anyio
+async def test_a_task_that_fails_for_the_last_time_while_it_is_cancelled_lets_that_go_on() -> None:
+    work = Ends("in a task group")
+    task = SupervisedTask("a test", work)
+    task._failed_at.extend(4 * [anyio.current_time()])
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(task.run)
+            await work.begun.wait()
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+@SINCE_3_11
+@pytest.mark.anyio
+@ON_ASYNCIO
+async def test_a_task_that_meets_a_cancelled_future_has_failed_and_is_not_cancelled(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.001)
+    starts: list[bool] = []
+
+    async def work() -> None:
+        starts.append(True)
+        if len(starts) == 1:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+    task = SupervisedTask("a test", work)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(task.run)
+    assert not tasks.cancel_scope.cancel_called
+    assert (task.snapshot().state, task.restarts) == ("ended", 1)
+    assert "CancelledError" in caplog.text
+
+
+@pytest.mark.anyio
+@ON_ASYNCIO
+async def test_a_native_cancellation_ends_a_task() -> None:
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    running = asyncio.ensure_future(SupervisedTask("a test", work).run())
+    await begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.anyio
+async def test_a_failure_to_give_up_is_logged_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.001)
+
+    async def work() -> None:
+        raise LookupError("on purpose")
+
+    def give_up(reason: str) -> None:
+        raise ValueError("this too")
+
+    task = SupervisedTask("a test", work, on_given_up=give_up)
+    await task.run()
+    assert task.snapshot().state == "failed"
+    assert "this too" in caplog.text
 
 
 def test_health_goes_down_with_failures_in_a_row_and_each_change_is_logged_once(

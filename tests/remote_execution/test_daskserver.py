@@ -70,8 +70,9 @@ import json, os
 import seamless, seamless.config
 import remote_http_launcher
 from seamless_remote import ServiceError, daskserver_remote
+from seamless_remote.clients import daskserver
 
-daskserver_remote.CONNECT_TIMEOUT = 1.0
+daskserver.CONNECT_TIMEOUT = 1.0
 run = remote_http_launcher.run
 
 def misdirected(config, **options):

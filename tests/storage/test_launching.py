@@ -113,7 +113,7 @@ def test_what_the_launcher_says_after_its_service_is_in_use_is_only_logged(
         raise remote_http_launcher.LauncherError("it went wrong in the end")
 
     launches.after = after
-    caplog.set_level("INFO", "seamless_remote.launcher")
+    caplog.set_level("INFO", "seamless_remote.launching")
     database_remote.activate()
     database_remote.ensure_initialized()
     used.set()

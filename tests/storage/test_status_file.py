@@ -15,7 +15,7 @@ from made_up_service import Answer, MadeUpService, always
 from services import Home
 
 from seamless_remote.launching import status_file
-from seamless_remote.launching.launcher import launch
+from seamless_remote.launching.external_launcher import run_launcher
 from seamless_remote.launching.status_file import Running, StatusFile
 
 LAUNCH_DICT = {
@@ -120,7 +120,7 @@ def test_a_process_that_never_finishes_its_launch_is_passed_over(
 ) -> None:
     monkeypatch.setattr(status_file, "LOCK_PATIENCE", 0.0)
     with file.lock(), file.lock():
-        assert "another process does not finish the launch" in caplog.text
+        assert "another process has held the launch lock" in caplog.text
     assert free(file)
 
 
@@ -144,7 +144,7 @@ def test_a_launch_at_the_end_of_the_interpreter_needs_no_other_thread(
 
     monkeypatch.setattr(remote_http_launcher, "run", run)
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
-    assert launch("a service", LAUNCH_DICT) == {"hostname": "localhost", "port": 4567}
+    assert run_launcher("a service", LAUNCH_DICT) == {"hostname": "localhost", "port": 4567}
     assert threads == [threading.current_thread()]
 
 

@@ -17,7 +17,8 @@ from seamless import Checksum
 from services import Service
 from stored_buffers import checksum_of, compress, fresh, incompressible, path_of, put_file
 
-from seamless_remote.buffers import folder as buffer_folder, buffer_remote
+from seamless_remote import buffer_remote
+from seamless_remote.buffers import folder as buffer_folder
 from seamless_remote.errors import RefusedError, ServiceError
 
 pytestmark = pytest.mark.usefixtures("host")

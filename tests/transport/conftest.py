@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import socket
+import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
+from exchanges import assert_nothing_in_use
 from scripted_server import Script, ScriptedServer, echo, open_sockets
 
-from seamless_remote.transport import Transport
+from seamless_remote.transport import poller, tls
+from seamless_remote.transport.transport import Transport
+from seamless_remote.transport.urls import Origin
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,22 +24,88 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("error"))
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="session", autouse=True)
+def uvloop_has_been_used() -> None:
+    """libuv opens a pipe for signals with its first loop, once, and keeps it."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.new_event_loop().close()
+
+
+@pytest.fixture(params=["asyncio", "trio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> str | tuple[str, dict[str, object]]:
+    if request.param != "uvloop":
+        return str(request.param)
+    pytest.importorskip("uvloop")
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(params=["epoll", "readers"])
+def poller_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On systems without epoll, asyncio's loops are used with their readers."""
+    if request.param == "readers":
+        monkeypatch.setattr(poller, "EpollPoller", poller.LoopPoller)
+
+
+@pytest.fixture(scope="session")
+def server_context(
+    own_environment: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ssl.SSLContext]:
+    """A certificate for this machine, which this process trusts."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"
+    files = ["-keyout", str(key), "-out", str(cert)]
+    subprocess.run(
+        [*command.split(), "-subj", "/CN=localhost", "-addext", names, *files],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(cert))
+        tls.forget_context()
+        yield context
+    tls.forget_context()
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., ScriptedServer]]:
+def scheme(request: pytest.FixtureRequest) -> str:
+    """What `serve` speaks: http, if the test is not marked with `both_schemes`."""
+    return str(getattr(request, "param", "http"))
+
+
+@pytest.fixture
+def serve(request: pytest.FixtureRequest, scheme: str) -> Iterator[Callable[..., ScriptedServer]]:
     servers: list[ScriptedServer] = []
+    context = request.getfixturevalue("server_context") if scheme == "https" else None
 
     def start(*scripts: Script, **options: object) -> ScriptedServer:
-        servers.append(ScriptedServer(*(scripts or (echo,)), **options))  # type: ignore[arg-type]
+        servers.append(
+            ScriptedServer(*(scripts or (echo,)), context=context, **options)  # type: ignore[arg-type]
+        )
         return servers[-1]
 
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def deaf() -> Iterator[Origin]:
+    """An origin where connecting hangs: its queue of connections is full."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as listener,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield Origin("http", *listener.getsockname())
 
 
 @pytest.fixture(autouse=True)
@@ -45,5 +118,9 @@ def no_socket_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def transport() -> Transport:
-    return Transport(connect_timeout=5, max_connections=4, idle_lifetime=60)
+def transport() -> Iterator[Transport]:
+    """A transport of which nothing may be in use at the end."""
+    transport = Transport(lambda: True)
+    yield transport
+    assert_nothing_in_use(transport)
+    transport.close_idle()

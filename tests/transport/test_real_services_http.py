@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import anyio
 import pytest
+from exchanges import call_here, pool_of
 from services import HOST, Service
 
 from seamless_remote.errors import ServiceError
-from seamless_remote.transport import Origin, Request, StreamBody, Transport
+from seamless_remote.transport.messages import Request
+from seamless_remote.transport.transport import Transport
+from seamless_remote.transport.urls import Origin
 
 pytestmark = pytest.mark.anyio
 JSON = (("Content-Type", "application/json"),)
 BIG = b"0123456789abcdef" * (1 << 21)
-
 
 Starter = Callable[[], Service]
 
@@ -28,7 +30,8 @@ def origin_of(service: Service) -> Origin:
 async def ask(
     transport: Transport, origin: Origin, request: Request, limit: int = 1 << 26
 ) -> tuple[int, bytes]:
-    response = await transport.send(request, origin, lane="test", read_timeout=60)
+    call = call_here()
+    response = await transport.send(call, request, origin, lane="x", read_timeout=60, bound=4)
     return response.status, await response.read(limit)
 
 
@@ -41,16 +44,11 @@ async def test_buffers_go_to_a_hashserver_and_come_back(
 ) -> None:
     origin = origin_of(hashserver())
     await check_up(transport, origin)
-
-    async def pieces() -> AsyncIterator[bytes]:
-        for start in range(0, len(BIG), 1 << 20):
-            yield BIG[start : start + (1 << 20)]
-
     small = b"a small buffer"
-    uploads: list[tuple[bytes, bytes | StreamBody]] = [
+    uploads: list[tuple[bytes, bytes | memoryview]] = [
         (small, small),
-        (BIG, StreamBody(len(BIG), pieces)),
-        (BIG + b"!", BIG + b"!"),
+        (BIG, BIG),
+        (BIG + b"!", memoryview(BIG + b"!")),
     ]
     for expect in (False, True):
         for data, body in uploads:
@@ -68,7 +66,6 @@ async def test_buffers_go_to_a_hashserver_and_come_back(
     refused = Request("PUT", "/" + "0" * 64, body=small)
     assert (await ask(transport, origin, refused))[0] == 400
     assert (await ask(transport, origin, Request("DELETE", "/nothing")))[0] == 405
-    await transport.aclose()
 
 
 async def test_results_go_to_a_database_and_come_back(
@@ -89,9 +86,7 @@ async def test_results_go_to_a_database_and_come_back(
     async with anyio.create_task_group() as group:
         for checksum, value in results.items():
             group.start_soon(store_and_look_up, checksum, value)
-    pool = transport.statistics().pools[origin, "test"]
-    assert pool.idle == pool.open <= 4
-    await transport.aclose()
+    assert 1 <= pool_of(transport).idle == pool_of(transport).opened <= 4
 
 
 async def test_a_killed_service_is_an_error_and_a_restarted_one_is_found_again(
@@ -106,4 +101,3 @@ async def test_a_killed_service_is_an_error_and_a_restarted_one_is_found_again(
             await check_up(transport, origin)
         service.restart()
     await check_up(transport, origin)
-    await transport.aclose()

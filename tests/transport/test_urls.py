@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+import socket
 
-from seamless_remote.transport import Headers, Origin, parse_url
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seamless_remote.transport.messages import Request
+from seamless_remote.transport.urls import Origin, is_loopback, parse_url
 
 
 @pytest.mark.parametrize(
@@ -47,9 +53,9 @@ def test_a_service_url_is_split(url: str, origin: Origin, path: str) -> None:
         ("http://host?", "query or a fragment"),
         ("http://host/?a=b", "query or a fragment"),
         ("http://host/#", "query or a fragment"),
-        ("http://[::1", "no service URL"),
-        ("http://[::g]", "no service URL"),
-        ("http://::1:80", "no service URL"),
+        ("http://[::1", "not a service URL"),
+        ("http://[::g]", "not a service URL"),
+        ("http://::1:80", "not a service URL"),
         ("http://ho st", "blanks"),
         ("http://host\n", "blanks"),
         ("http://h\u00f6st", "ASCII"),
@@ -73,15 +79,60 @@ def test_an_origin_is_written_as_in_a_url() -> None:
     assert len({Origin("http", "a", 1), Origin("http", "a", 1), Origin("http", "a", 2)}) == 2
 
 
-def test_headers_match_in_any_case_and_keep_their_order() -> None:
-    headers = Headers([(b"A", b"1"), (b"Set-B", b"2"), (b"a", b"3"), (b"c", b"\xe9")])
-    assert headers["a"] == headers.get("A") == "1"
-    assert headers.get_all("a") == ["1", "3"]
-    assert headers.get("d") is None
-    assert headers.get("d", "x") == "x"
-    assert "set-b" in headers
-    assert "d" not in headers
-    assert list(headers) == [("A", "1"), ("Set-B", "2"), ("a", "3"), ("c", "\u00e9")]
-    assert len(headers) == 4
-    with pytest.raises(KeyError):
-        headers["d"]
+PIECES = st.sampled_from(
+    ["http", "https", "://", ":", "/", "//", "@", "?", "#", "[", "]", "[::1]", "[fe80::1%eth0]",
+     ".", "..", "-", "_", "localhost", "127.0.0.1", "a.b", "xn--a", "80", "0", "65536", "%", "%00",
+     "\0", "\\", " ", "\t", "\n", "\u00e9", "\u0130", "\ud800", "a" * 63, "a" * 64, "9" * 5000]
+)  # fmt: skip
+URLS = (
+    st.text()
+    | st.lists(PIECES, max_size=9).map("".join)
+    | st.builds(
+        "{}://{}{}".format,
+        st.sampled_from(["http", "https", "HTTP"]),
+        st.lists(PIECES, max_size=5).map("".join) | st.text(max_size=20),
+        st.sampled_from(["", ":80", ":1", ":99999", "/", "/base path"]),
+    )
+)
+
+
+@given(url=URLS)
+@settings(deadline=None, max_examples=500)
+def test_any_text_is_refused_or_names_an_origin_that_can_be_dialed(url: str) -> None:
+    try:
+        origin, path = parse_url(url)
+    except ValueError:
+        return
+    assert origin.scheme in ("http", "https")
+    assert 0 < origin.port < 65536
+    assert path == "" or (path[0] == "/" and path[-1] != "/")
+    assert parse_url(str(origin))[0] == origin
+    assert Request("GET", f"{path}/x").head(origin.authority).startswith(b"GET /")
+    # As a look-up and a handshake begin: a name that they cannot take is an error of another type.
+    with contextlib.suppress(socket.gaierror):
+        socket.getaddrinfo(origin.host, origin.port, flags=socket.AI_NUMERICHOST)
+    assert origin.host.partition("%")[0].encode("idna")
+
+
+@pytest.mark.parametrize("url", [None, 5, b"http://host", ["http://host"]])
+def test_what_is_no_text_is_a_type_error(url: object) -> None:
+    with pytest.raises(TypeError, match="must be a string"):
+        parse_url(url)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [
+        ("localhost", True),
+        ("db.localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost.org", False),
+        ("128.0.0.1", False),
+        ("fe80::1%lo", False),
+        ("127.0.0.1.org", False),
+    ],
+)
+def test_loopback_is_known_by_name_and_by_address(host: str, is_here: bool) -> None:
+    assert is_loopback(host) is is_here

@@ -1,4 +1,4 @@
-"""Taking a buffer in: every byte once and in order, and errors that reach whoever asked."""
+"""Ingesting a buffer: every byte once and in order, and errors reach the caller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from seamless_remote.buffers.ingest import BATCH_BYTES, Fill, Intake, take_all
+from seamless_remote.buffers.ingest import BATCH_BYTES, BufferWriter, Fill, ingest
 from seamless_remote.nursery.worker_threads import OFFLOAD_BYTES
 
 CONTENT = random.Random(1).randbytes(7 * BATCH_BYTES + 12345)
@@ -17,7 +17,7 @@ SIZES = [0, 1, OFFLOAD_BYTES - 1, OFFLOAD_BYTES, BATCH_BYTES, 3 * BATCH_BYTES, l
 
 
 def giving(content: bytes) -> Fill:
-    """What fills memory with the content, from its start on."""
+    """A `Fill` that provides `content` from its start."""
     source = io.BytesIO(content)
 
     async def fill(room: memoryview) -> int:
@@ -33,38 +33,38 @@ def checksum_of(content: bytes) -> str:
 @pytest.mark.usefixtures("anyio_backend")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_target_gets_every_byte_in_order_though_memory_is_used_again(
+async def test_a_target_gets_every_byte_in_order_though_memory_is_reused(
     size: int, known: bool
 ) -> None:
     content = CONTENT[:size]
     target = io.BytesIO()
-    checksum = await take_all(Intake(target), giving(content), size if known else None)
+    checksum = await ingest(BufferWriter(target), giving(content), size if known else None)
     assert checksum == checksum_of(content)
     assert target.getvalue() == content
 
 
 @pytest.mark.usefixtures("anyio_backend")
-async def test_what_came_before_a_break_is_taken_in_and_the_rest_after_it() -> None:
+async def test_a_writer_keeps_what_came_before_a_break_and_takes_the_rest_later() -> None:
     target = io.BytesIO()
-    intake = Intake(target)
+    writer = BufferWriter(target)
     half = len(CONTENT) // 2
 
     async def broken(room: memoryview) -> int:
-        if intake.length + len(room) > half:
+        if writer.length + len(room) > half:
             raise ConnectionError("broken off")
         return await first(room)
 
     first = giving(CONTENT)
     with pytest.raises(ConnectionError):
-        await take_all(intake, broken, len(CONTENT))
-    assert intake.length
-    rest = CONTENT[intake.length :]
-    assert await take_all(intake, giving(rest), len(rest)) == checksum_of(CONTENT)
+        await ingest(writer, broken, len(CONTENT))
+    assert writer.length
+    rest = CONTENT[writer.length :]
+    assert await ingest(writer, giving(rest), len(rest)) == checksum_of(CONTENT)
     assert target.getvalue() == CONTENT
 
 
 @pytest.mark.usefixtures("anyio_backend")
-async def test_an_error_of_the_target_ends_the_intake_and_comes_out_as_it_is() -> None:
+async def test_an_error_of_the_target_ends_the_ingest_and_passes_through() -> None:
     class Full(io.BytesIO):
         def write(self, data: object) -> int:
             raise OSError(28, "no space left")
@@ -78,5 +78,5 @@ async def test_an_error_of_the_target_ends_the_intake_and_comes_out_as_it_is() -
         return await fill(room)
 
     with pytest.raises(OSError, match="no space left"):
-        await take_all(Intake(Full()), counted, None)
+        await ingest(BufferWriter(Full()), counted, None)
     assert given < 7

@@ -12,8 +12,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seamless_remote.buffers.decoding import ENCODING_BY_SUFFIX, decoder_for
 from seamless_remote.errors import ProtocolError
-from seamless_remote.transport import decoder_for, suffix_encoding
 
 DATA = random.Random(1).randbytes(300_000) + bytes(500_000) + b"text " * 50_000
 
@@ -170,7 +170,7 @@ def test_an_unknown_encoding_is_a_protocol_error(encoding: str) -> None:
 
 
 def test_file_suffixes_name_their_encoding() -> None:
-    assert suffix_encoding == {".zst": "zstd", ".gz": "gzip"}
+    assert ENCODING_BY_SUFFIX == {".zst": "zstd", ".gz": "gzip"}
 
 
 @settings(deadline=None, max_examples=200)

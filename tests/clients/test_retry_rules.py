@@ -7,14 +7,14 @@ import random
 import pytest
 
 from seamless_remote import errors
-from seamless_remote.transport import (
-    Headers,
+from seamless_remote.clients.retry_policy import (
+    TransientRefusal,
     is_transient_error,
     is_transient_status,
     pause,
     retry_after_seconds,
 )
-from seamless_remote.clients.retry_policy import TransientRefusal
+from seamless_remote.transport.messages import Headers
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 507, 599])
@@ -73,6 +73,7 @@ NOW = 1_792_000_000.0
         ("Wed Oct 14 17:47:00 2026", 20.0),
         ("Wed, 14 Oct 2020 17:47:00 GMT", 0.0),
         ("Wed, 99 Oct 2026 17:47:00 GMT", None),
+        ("Wed, 14 Oct 20269999999999999999 17:47:00 GMT", None),
     ],
 )
 def test_retry_after_is_read_as_seconds_or_as_a_date(
