@@ -50,7 +50,7 @@ bench:
 	@$(PYTHON) -m benchmarks --rounds $(ROUNDS) $(if $(OUTPUT),--output $(OUTPUT)) $(CASES)
 
 soak: $(VENV)/for-test
-	@$(RUN) -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(NURSERY),--nursery $(NURSERY))
+	@cd tests && $(CURDIR)/$(RUN) -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(NURSERY),--nursery $(NURSERY))
 
 clean:
 	rm -rf .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -10,10 +10,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from . import environments
 from .catalogue import CASES, ENVIRONMENTS, Case
-from .results import summarise
+from .results import compared, summarise
 from .rounds import run_rounds, surroundings
 from .table import short_table, table
 
@@ -35,7 +36,7 @@ def main() -> int:
     ):
         runs = run_rounds(cases, arguments.rounds, around)
     results = summarise(cases, runs, arguments.rounds, seconds=time.monotonic() - begun)
-    _report(cases, results, arguments.output)
+    _report(results, arguments.output)
     failed = sum(peer["failed"] for case in results["cases"] for peer in case["peers"].values())
     if failed:
         print(f"{failed} runs failed; the JSON has what they printed", file=sys.stderr)
@@ -63,20 +64,18 @@ def _environments(cases: list[Case]) -> list[str]:
     return [name for name in environments.NAMES if name in needed]
 
 
-def _report(cases: list[Case], results: dict[str, object], output: Path) -> None:
+def _report(results: dict[str, Any], output: Path) -> None:
+    """Print the table; write it, the short one, the data and a plot to the folder."""
     output.mkdir(parents=True, exist_ok=True)
-    data, picture = output / "results.json", output / "results.png"
+    text, data = table(results), output / "results.json"
     data.write_text(json.dumps(results, indent=1) + "\n")
-    text = table(results)
     (output / "results.md").write_text(text + "\n")
     (output / "short.md").write_text(short_table(results) + "\n")
-    print(text)
-    written = [data.name, "results.md", "short.md"]
-    if any("published" in case.peers for case in cases):
-        plot = [environments.python("ours"), _HERE / "plot.py", data, picture]
+    if compared(results):
+        plot = [environments.python("ours"), _HERE / "plot.py", data, output / "results.png"]
         subprocess.run(plot, check=True, stdout=sys.stderr)
-        written.append(picture.name)
-    print(f"Written to {output}: {', '.join(written)}", file=sys.stderr)
+    print(text)
+    print(f"Written to {output}", file=sys.stderr)
 
 
 if __name__ == "__main__":

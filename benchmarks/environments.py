@@ -25,47 +25,26 @@ _REQUIREMENTS = {
 NAMES = tuple(_REQUIREMENTS)
 
 
-def folder(name: str) -> Path:
-    """Where the environment `name` is, made or not."""
-    return CHECKOUT / f".venv-bench-{name}"
-
-
 def python(name: str) -> Path:
-    """The interpreter of the environment `name`."""
-    return folder(name) / "bin" / "python"
+    """The interpreter of the environment `name`, made or not."""
+    return CHECKOUT / f".venv-bench-{name}" / "bin" / "python"
 
 
 def ensure(name: str) -> None:
     """Make the environment, unless it was made to the same requirements and pyproject.toml."""
-    requirements = _REQUIREMENTS[name]
+    folder, requirements = python(name).parents[1], _REQUIREMENTS[name]
     wanted = json.dumps([sys.version, requirements])
     if name == "ours":
         wanted += (CHECKOUT / "pyproject.toml").read_text()
         # The others come compiled, by pip; PYTHONDONTWRITEBYTECODE would have this one compiled at
         # every start.
-        subprocess.run(
-            [sys.executable, "-m", "compileall", "-q", CHECKOUT / "seamless_remote"], check=True
-        )
-    made = folder(name) / "made-for"
+        package = CHECKOUT / "seamless_remote"
+        subprocess.run([sys.executable, "-m", "compileall", "-q", package], check=True)
+    made = folder / "made-for"
     if made.exists() and made.read_text() == wanted:
         return
-    print(f"Making {folder(name).name}", file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", folder(name)], check=True)
-    pip = [str(python(name)), "-m", "pip", "-qq", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", *requirements], check=True, cwd=CHECKOUT)
+    print(f"Making {folder.name}", file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    pip = [python(name), "-m", "pip", "-qq", "--disable-pip-version-check", "install"]
+    subprocess.run([*pip, *requirements], check=True, cwd=CHECKOUT)
     made.write_text(wanted)
-
-
-def versions(name: str) -> dict[str, str]:
-    """The distributions installed in the environment, by name."""
-    pip = [
-        str(python(name)),
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "list",
-        "--format",
-        "json",
-    ]
-    listed = subprocess.run(pip, check=True, capture_output=True, text=True)
-    return {entry["name"]: entry["version"] for entry in json.loads(listed.stdout)}

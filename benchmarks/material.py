@@ -8,8 +8,8 @@ import http.client
 import json
 import os
 import random
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .measured.task import checksum_of, lookup_key, result_of
 
@@ -18,25 +18,19 @@ _SMALL_SIZE = 1000
 _MEDIUM_SIZE = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Material:
-    """Checksums of what is in the buffer folder."""
+def store_buffers(folder: Path, *, large_mebibytes: int, huge_mebibytes: int) -> dict[str, Any]:
+    """Fill a buffer folder, in the prefix layout of hashserver; their checksums by size.
 
-    small: list[str]
-    medium: str
-    large: str
-    huge: str
-
-
-def store_buffers(folder: Path, *, large_mebibytes: int, huge_mebibytes: int = 0) -> Material:
-    """Fill a buffer folder, in the prefix layout of hashserver; the huge one only on demand."""
+    There are many small buffers, and no huge one where that has no bytes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".HASHSERVER_PREFIX").touch()
-    small = [_store(folder, random.randbytes(_SMALL_SIZE)) for _ in range(_SMALL_BUFFERS)]
-    medium = _store(folder, random.randbytes(_MEDIUM_SIZE))
-    large = _store_large(folder, large_mebibytes)
-    huge = _store_large(folder, huge_mebibytes) if huge_mebibytes else ""
-    return Material(small, medium, large, huge)
+    return {
+        "small": [_store(folder, random.randbytes(_SMALL_SIZE)) for _ in range(_SMALL_BUFFERS)],
+        "medium": _store(folder, random.randbytes(_MEDIUM_SIZE)),
+        "large": _store_large(folder, large_mebibytes),
+        "huge": _store_large(folder, huge_mebibytes) if huge_mebibytes else "",
+    }
 
 
 def store_results(url: str, *, count: int) -> None:

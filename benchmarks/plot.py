@@ -30,7 +30,7 @@ _INCHES = 0.34
 
 def plot(results: dict[str, Any], path: str) -> None:
     """Write the plot; the format follows the path's suffix."""
-    cases = [case for case in results["cases"] if "published" in case["peers"]]
+    cases = [case for case in results["cases"] if _ratios(case, "wall")]
     rows, kinds = _rows(cases)
     height = 1.9 + _INCHES * (rows[-1] + 1)
     figure, axes = plt.subplots(
@@ -73,15 +73,20 @@ def _rows(cases: list[dict[str, Any]]) -> tuple[list[float], list[tuple[float, s
     return rows, kinds
 
 
-def _draw(axis: Any, row: float, case: dict[str, Any], name: str) -> None:
-    shown = [
+def _ratios(case: dict[str, Any], name: str) -> list[tuple[str, dict[str, float]]]:
+    """The peers with a ratio of this figure to the published package, with its spread."""
+    return [
         (peer, figures["ratios"]["published"][name])
         for peer, figures in case["peers"].items()
         if peer in _SHOWN and figures["ratios"].get("published", {}).get(name)
     ]
+
+
+def _draw(axis: Any, row: float, case: dict[str, Any], name: str) -> None:
+    shown = _ratios(case, name)
     for place, (peer, spread) in enumerate(shown):
-        middle = spread["median"]
         _, colour, marker = _SHOWN[peer]
+        middle = spread["median"]
         axis.errorbar(
             middle,
             row + _STEP * ((place + 0.5) / len(shown) - 0.5),
@@ -99,14 +104,12 @@ def _finish(axis: Any, label: str) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.tick_params(axis="x", labelsize="small", rotation=45)
+    axis.tick_params(axis="x", labelsize="small", rotation=45, top=True, labeltop=True)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x", which="major", linewidth=0.5, color="0.8")
     axis.set_axisbelow(True)
     axis.set_title(label, fontsize="medium")
-    axis.tick_params(axis="x", top=True, labeltop=True)
-    for side in ("top", "left", "right"):
-        axis.spines[side].set_visible(False)
+    axis.spines[["top", "left", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

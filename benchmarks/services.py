@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import environments
@@ -20,25 +20,12 @@ _IDLE_TIMEOUT = 3600  # a service that a killed benchmark leaves behind ends its
 
 
 @contextlib.contextmanager
-def hashserver(folder: Path, log: Path) -> Iterator[str]:
-    """A writable hashserver on the folder; gives its URL."""
-    with _service(["hashserver", str(folder), "--writable", "--layout", "prefix"], log) as url:
-        yield url
-
-
-@contextlib.contextmanager
-def database(file: Path, log: Path) -> Iterator[str]:
-    """A writable seamless-database on the file; gives its URL."""
-    with _service(["seamless-database", str(file), "--writable"], log) as url:
-        yield url
-
-
-@contextlib.contextmanager
-def stub(folder: Path, *, pause: float = 0.0) -> Iterator[str]:
-    """A server that answers at once, uploads after a pause (seconds); gives its URL."""
+def stub(folder: Path, **options: float) -> Iterator[str]:
+    """A stub server with these options (see `stub.py`); gives its URL."""
     port_file = folder / f"stub-{random.getrandbits(64):x}.port"
     program = [sys.executable, str(Path(__file__).with_name("stub.py")), str(port_file)]
-    with subprocess.Popen([*program, "--pause", str(pause)], stdin=subprocess.PIPE) as process:
+    program += [f"--{name}={value}" for name, value in options.items()]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as process:
         deadline = time.monotonic() + _START_TIMEOUT
         while not (port_file.exists() and port_file.read_text().endswith("\n")):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -49,13 +36,15 @@ def stub(folder: Path, *, pause: float = 0.0) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _service(command: Sequence[str], log: Path) -> Iterator[str]:
-    script = environments.python("ours").with_name(command[0])
+def real(log: Path, *command: str | Path) -> Iterator[str]:
+    """A writable hashserver or seamless-database; gives its URL."""
+    name, *arguments = command
+    script = environments.python("ours").with_name(str(name))
     for port in random.sample(_PORTS, 20):
         options = ["--host", _HOST, "--port", str(port), "--timeout", str(_IDLE_TIMEOUT)]
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [script, *command[1:], *options],
+                [script, *arguments, "--writable", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -71,7 +60,7 @@ def _service(command: Sequence[str], log: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-    raise RuntimeError(f"{command[0]} did not start:\n{log.read_text(errors='replace')}")
+    raise RuntimeError(f"{name} did not start:\n{log.read_text(errors='replace')}")
 
 
 def _started(process: subprocess.Popen[bytes], port: int) -> bool:

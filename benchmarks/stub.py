@@ -1,10 +1,10 @@
 """A server that answers at once: what a client takes against it is the client's own cost.
 
-`python stub.py PORT_FILE [--pause SECONDS]`. It speaks as much of seamless-database and hashserver
-as the cases need: every transformation has its checksum's reverse as its result; every buffer is
-absent, and may be uploaded, which is confirmed after the pause if its bytes are right. It also
-tells on how many connections it has been asked at once. It ends with its standard input, so none
-outlives the benchmark.
+`python stub.py PORT_FILE [--pause SECONDS] [--pace SECONDS]`. It speaks as much of
+seamless-database and hashserver as the cases need: every transformation has its checksum's reverse
+as its result; the numbered buffers are there, and each takes the pace, one after another; all
+others are absent, and may be uploaded, which is confirmed after the pause if the bytes are right.
+It counts its connections. It ends with its standard input, so none outlives the benchmark.
 """
 
 from __future__ import annotations
@@ -13,40 +13,43 @@ import argparse
 import asyncio
 import hashlib
 import re
+import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from measured.task import NUMBERED, checksum_of, numbered_buffer
+
 _CHECKSUM = re.compile(rb"[0-9a-f]{64}")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 
-class _Connections:
-    """Those that are open and have been asked on: how many, and the most since it was told."""
+class _Server:
+    """What all connections share. They are counted from when they are accepted."""
 
-    def __init__(self) -> None:
-        self._asked: set[_Answering] = set()
-        self._most = 0
+    def __init__(self, pause: float, pace: float) -> None:
+        self.pause = pause
+        self.pace = pace
+        self.accepted = self.open = self.most = 0
+        contents = map(numbered_buffer, range(NUMBERED))
+        self.buffers = {checksum_of(content).encode(): content for content in contents}
 
-    def add(self, connection: _Answering) -> None:
-        self._asked.add(connection)
-        self._most = max(self._most, len(self._asked))
+    def tell_connections(self) -> bytes:
+        """How many were accepted, and open at once at the most, since this was last told.
 
-    def discard(self, connection: _Answering) -> None:
-        self._asked.discard(connection)
-
-    def tell_most(self) -> int:
-        most, self._most = self._most, len(self._asked)
-        return most
+        The connection on which it is told each time is not counted.
+        """
+        told = b"%d %d" % (self.accepted, self.most - 1)
+        self.accepted, self.most = 0, self.open
+        return told
 
 
 class _Answering(asyncio.Protocol):
     """A connection; one request on it at a time."""
 
-    def __init__(self, pause: float, connections: _Connections) -> None:
-        self._pause = pause
-        self._connections = connections
+    def __init__(self, server: _Server) -> None:
+        self._server = server
         self._head = b""
         self._received = bytearray()
         self._missing = 0
@@ -54,9 +57,12 @@ class _Answering(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._server.accepted += 1
+        self._server.open += 1
+        self._server.most = max(self._server.most, self._server.open)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
+        self._server.open -= 1
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -67,10 +73,6 @@ class _Answering(asyncio.Protocol):
             self._head = bytes(self._received[:end])
             del self._received[: end + 4]
             length = _LENGTH.search(self._head)
-            if length is None and _CHUNKED.search(self._head):
-                self._answer(b"this stub knows no chunks", status=b"501 Not Implemented")
-                self._transport.close()
-                return
             self._missing = int(length[1]) if length else 0
             if b"100-continue" in self._head:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -84,26 +86,30 @@ class _Answering(asyncio.Protocol):
         method, path, _ = head.split(b" ", 2)
         if path == b"/healthcheck":
             self._answer(b"OK")
-        elif path == b"/most-connections":
-            self._answer(b"%d" % self._connections.tell_most())
+        elif path == b"/connections":
+            self._answer(self._server.tell_connections())
         elif path == b"/":
-            self._connections.add(self)
             found = _CHECKSUM.search(body)
             self._answer(found[0][::-1] if found else b"OK")
         elif path in (b"/has", b"/has-now"):
-            count = len(_CHECKSUM.findall(body))
-            self._answer(b"[" + b",".join([b"false"] * count) + b"]")
+            self._answer_each(body, lambda there: b"false" if there is None else b"true")
         elif path == b"/buffer-length":
-            count = len(_CHECKSUM.findall(body))
-            self._answer(b"[" + b",".join([b"0"] * count) + b"]")
-        elif path.startswith(b"/promise/"):
-            self._answer(b'{"expires_in": 600.0}', status=b"202 Accepted")
+            self._answer_each(body, lambda there: b"%d" % len(there or b""))
         elif method == b"PUT":
             right = hashlib.sha256(body).hexdigest().encode() == path[1:]
             status = b"200 OK" if right else b"400 Bad Request"
-            asyncio.get_running_loop().call_later(self._pause, self._answer, b"", status)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._server.pause, self._answer, b"", status)
+        elif path[1:] in self._server.buffers:
+            time.sleep(self._server.pace)
+            self._answer(self._server.buffers[path[1:]])
         else:
             self._answer(b"Not found", status=b"404 Not Found")
+
+    def _answer_each(self, body: bytes, of: Callable[[bytes | None], bytes]) -> None:
+        """Answer with a list: for each checksum in the body what `of` makes of its buffer."""
+        buffers = map(self._server.buffers.get, _CHECKSUM.findall(body))
+        self._answer(b"[" + b",".join(map(of, buffers)) + b"]")
 
     def _answer(self, body: bytes, status: bytes = b"200 OK") -> None:
         self._transport.write(
@@ -112,18 +118,19 @@ class _Answering(asyncio.Protocol):
         )
 
 
-async def _serve(announce: Callable[[int], object], pause: float) -> None:
+async def _serve(announce: Callable[[str], object], server: _Server) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
-    connections = _Connections()
-    server = await loop.create_server(lambda: _Answering(pause, connections), "127.0.0.1", 0)
+    listening = await loop.create_server(lambda: _Answering(server), "127.0.0.1", 0, backlog=4096)
 
     def closed() -> None:
         loop.remove_reader(sys.stdin)
         ended.set_result(None)
 
     loop.add_reader(sys.stdin, closed)  # nothing is ever written to it
-    announce(server.sockets[0].getsockname()[1])
+    announce(f"{listening.sockets[0].getsockname()[1]}\n")
     await ended
 
 
@@ -131,5 +138,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("port_file", type=Path)
     parser.add_argument("--pause", type=float, default=0.0)
-    arguments = parser.parse_args()
-    asyncio.run(_serve(lambda port: arguments.port_file.write_text(f"{port}\n"), arguments.pause))
+    parser.add_argument("--pace", type=float, default=0.0)
+    given = parser.parse_args()
+    asyncio.run(_serve(given.port_file.write_text, _Server(given.pause, given.pace)))

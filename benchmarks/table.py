@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .catalogue import PEERS
+from .results import compared
 
 _HEAD = (
     "case",
@@ -17,7 +19,7 @@ _HEAD = (
     "time / curl or floor",
     "CPU / curl or floor",
     "also",
-    "target: reached",
+    "targets",
 )
 
 
@@ -29,8 +31,7 @@ def table(results: dict[str, Any]) -> str:
         for peer, figures in case["peers"].items():
             lines.append(_row([title, PEERS[peer], *_cells(figures)]))
             title = ""
-    lines += ["", _summary(results["cases"]), "", *_notes(results)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_outcomes(results["cases"]), "", *_notes(results)])
 
 
 _SHORT_PEERS = {"ours": "any loop", "ours-host": "asyncio host", "ours-trio": "trio host"}
@@ -38,19 +39,18 @@ _SHORT_FIGURES = {"wall": "time", "cpu": "CPU"}
 
 
 def short_table(results: dict[str, Any]) -> str:
-    """One row a case that the published package runs: the medians of the ratios to it."""
+    """One row a case: the medians of the ratios to the published package."""
     head = [
         f"{figure}, {peer}" for figure in _SHORT_FIGURES.values() for peer in _SHORT_PEERS.values()
     ]
     lines = [_row(["", *head]), _row(["---", *["---:"] * len(head)])]
-    for case in results["cases"]:
-        if "published" in case["peers"]:
-            cells = [
-                _median_ratio(case["peers"].get(peer), name)
-                for name in _SHORT_FIGURES
-                for peer in _SHORT_PEERS
-            ]
-            lines.append(_row([case["title"], *cells]))
+    for case in compared(results):
+        cells = [
+            _median_ratio(case["peers"].get(peer), name)
+            for name in _SHORT_FIGURES
+            for peer in _SHORT_PEERS
+        ]
+        lines.append(_row([case["title"], *cells]))
     return "\n".join(lines)
 
 
@@ -59,17 +59,21 @@ def _median_ratio(figures: dict[str, Any] | None, name: str) -> str:
     return f"{spread['median']:.2g}" if spread else ""
 
 
-def _summary(cases: list[dict[str, Any]]) -> str:
+def _outcomes(cases: list[dict[str, Any]]) -> list[str]:
     """How many targets are met, and which are not."""
-    outcomes = [
-        (f"{case['title']}, {PEERS[peer]}: {_outcome(target)}", target["met"])
+    targets = [
+        (f"{case['title']}, {PEERS[peer]}", target)
         for case in cases
         for peer, figures in case["peers"].items()
         for target in figures["targets"]
     ]
-    met = sum(1 for _, each in outcomes if each)
-    lines = [f"Targets met: {met} of {len(outcomes)}."]
-    return "\n".join([*lines, *(f"- {text}" for text, each in outcomes if not each)])
+    met = sum(bool(target["met"]) for _, target in targets)
+    missed = [
+        f"- {place}: {target['target']}: {_spread(target, 'reached') or 'not measured'}"
+        for place, target in targets
+        if not target["met"]
+    ]
+    return [f"Targets met: {met} of {len(targets)}.", *missed]
 
 
 def _notes(results: dict[str, Any]) -> list[str]:
@@ -83,7 +87,7 @@ def _notes(results: dict[str, Any]) -> list[str]:
         + ". Ratios are taken pair by pair: the median, and in brackets the least and the "
         "greatest. Memory is the whole process's; its growth is above what was in use before. "
         "Pauses are those of another task in the caller's loop: 99.9th percentile, and the "
-        "longest.",
+        "longest. Connections are counted by the server.",
         f"{machine['cores']} cores ({machine['processor']}), Python {machine['python']}, "
         f"{machine['system']}, {machine['date']}, commit {machine['commit']}; "
         f"the whole took {results['seconds'] / 60:.1f} minutes.",
@@ -91,46 +95,38 @@ def _notes(results: dict[str, Any]) -> list[str]:
 
 
 def _cells(figures: dict[str, Any]) -> list[str]:
-    median = figures["median"]
-    targets = "; ".join(_outcome(target) for target in figures["targets"])
+    median, ratios = figures["median"], figures["ratios"]
+    targets = "; ".join(
+        f"{target['target']} {_VERDICTS[target['met']]}" for target in figures["targets"]
+    )
     if not median:
         return ["failed", *[""] * (len(_HEAD) - 4), targets]
-    ratios = figures["ratios"]
-    plain = ratios.get("curl") or ratios.get("floor") or {}
+    published, plain = ratios.get("published", {}), ratios.get("curl") or ratios.get("floor") or {}
     failed = f" ({figures['failed']} failed)" if figures["failed"] else ""
     return [
-        _seconds(median["wall"] / figures["operations"]) + failed,
-        _seconds(median["cpu"] / figures["operations"]),
+        _seconds(median["wall"]) + failed,
+        _seconds(median["cpu"]),
         f"{median['peak_mb']:.0f} (+{median['grown_mb']:.0f})",
-        _ratio(ratios.get("published", {}).get("wall")),
-        _ratio(ratios.get("published", {}).get("cpu")),
-        _ratio(plain.get("wall")),
-        _ratio(plain.get("cpu")),
-        _also(median),
+        *(_spread(each.get(name)) for each in (published, plain) for name in ("wall", "cpu")),
+        ", ".join(text.format(**median) for name, text in _ALSO.items() if name in median),
         targets,
     ]
 
 
-def _also(median: dict[str, float]) -> str:
-    """What is measured only in some cases."""
-    texts = []
-    if "pause_max_ms" in median:
-        shown = f"{median['pause_p999_ms']:.1f} and {median['pause_max_ms']:.1f}"
-        texts.append(f"pauses {shown} ms")
-    if "waiting_bytes" in median:
-        texts.append(f"{median['waiting_bytes']:.0f} bytes each that waits")
-        texts.append(f"{median['connections']:.0f} connections")
-    return ", ".join(texts)
+_VERDICTS = {True: "met", False: "**missed**", None: "not measured"}
+_ALSO = {
+    "pause_max_ms": "pauses {pause_p999_ms:.1f} and {pause_max_ms:.1f} ms",
+    "waiting_bytes": "{waiting_bytes:.0f} bytes each that waits",
+    "errors": "{errors:.0f} errors",
+    "connections": "{connections:.0f} connections at once, {accepted:.0f} new",
+}
+"""What is measured in some cases only, by the figure that tells so."""
 
 
-def _outcome(target: dict[str, Any]) -> str:
-    if target["met"] is None:
-        return f"{target['target']}: not measured"
-    spread = f"{_short(target['min'])}-{_short(target['max'])}"
-    reached = f"{_short(target['reached'])} ({spread})"
-    if target["unit"]:
-        reached += f" {target['unit']}"
-    return f"{target['target']}: {reached} {'met' if target['met'] else '**missed**'}"
+def _spread(spread: dict[str, float] | None, middle: str = "median") -> str:
+    if not spread or spread[middle] is None:
+        return ""
+    return f"{_short(spread[middle])} ({_short(spread['min'])}-{_short(spread['max'])})"
 
 
 def _short(value: float) -> str:
@@ -144,11 +140,5 @@ def _seconds(value: float) -> str:
     return f"{value * 1e3:.1f} ms" if value >= 0.01 else f"{value * 1e6:.0f} µs"
 
 
-def _ratio(spread: dict[str, float] | None) -> str:
-    if not spread:
-        return ""
-    return f"{_short(spread['median'])} ({_short(spread['min'])}-{_short(spread['max'])})"
-
-
-def _row(cells: list[str] | tuple[str, ...]) -> str:
+def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import asdict
 
 _PEERS = {
     "ours": ("with_seamless", "SeamlessPeer"),
@@ -35,7 +36,7 @@ def main() -> None:
         peer_module, peer_class = _PEERS[task["peer"]]
         peer = getattr(importlib.import_module(peer_module), peer_class)()
         report = getattr(importlib.import_module(module), name)(peer, task)
-    print("\n" + json.dumps(report.as_dict()), flush=True)
+    print("\n" + json.dumps(asdict(report)), flush=True)
 
 
 if __name__ == "__main__":

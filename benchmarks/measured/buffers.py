@@ -6,16 +6,18 @@ No buffer is read twice by a process, for Seamless keeps what it has read.
 from __future__ import annotations
 
 import os
+import resource
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from meter import Meter, Report
+from meter import Connections, Meter, Report
 from peer import Peer
-from task import Task, checksum_of, require
+from task import NUMBERED, Task, checksum_of, numbered_buffer, require
 
 _TICK = 0.001
+_FILES = 1024
 
 
 def resolved_in_turn(peer: Peer, task: Task) -> Report:
@@ -25,41 +27,47 @@ def resolved_in_turn(peer: Peer, task: Task) -> Report:
     checksums = task["small"][1 : 1 + task["count"]]
     with Meter() as meter:
         contents = [peer.resolve(checksum) for checksum in checksums]
-    report = meter.report(len(checksums))
-    require([checksum_of(content) for content in contents] == checksums, "a buffer's bytes")
-    report.checks = len(checksums)
-    return report
+    _check(contents, checksums)
+    return meter.report(len(checksums))
 
 
 def gathered(peer: Peer, task: Task) -> Report:
-    """`count` small buffers at once in one loop."""
+    """`count` small buffers at once in one loop; `same`: so many gets of one larger buffer."""
+    count = task["count"]
+    checksums = [task["medium"]] * count if task.get("same") else task["small"][1 : 1 + count]
 
     async def main() -> Report:
         peer.connect(task)
         await peer.get(task["small"][0])
-        checksums = task["small"][1 : 1 + task["count"]]
         with Meter() as meter:
             contents = await peer.gather(peer.get, checksums)
-        report = meter.report(len(checksums))
-        require([checksum_of(content) for content in contents] == checksums, "a buffer's bytes")
-        report.checks = len(checksums)
-        return report
+        _check(contents, checksums)
+        return meter.report(count)
 
     return peer.run(main)
 
 
-def same_buffer(peer: Peer, task: Task) -> Report:
-    """`count` gets of one buffer at once."""
+def storm(peer: Peer, task: Task) -> Report:
+    """All numbered buffers of a stub server at once in one loop, with the usual 1024 open files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, most))
+    checksums = [checksum_of(numbered_buffer(number)) for number in range(NUMBERED)]
+
+    async def got(checksum: str) -> bool:
+        try:
+            content = await peer.get(checksum)
+        except Exception:
+            return False
+        if content:
+            _check([content], [checksum])
+        return bool(content)
 
     async def main() -> Report:
         peer.connect(task)
-        await peer.get(task["small"][0])
-        with Meter() as meter:
-            contents = await peer.gather(peer.get, [task["medium"]] * task["count"])
-        report = meter.report(len(contents))
-        for content in contents:
-            require(checksum_of(content) == task["medium"], "a buffer's bytes")
-        report.checks = len(contents)
+        with Connections(task["servers"][0]) as connections, Meter() as meter:
+            outcomes = await peer.gather(got, checksums)
+        report = meter.report(len(checksums))
+        report.extra = {"errors": outcomes.count(False), **connections.told}
         return report
 
     return peer.run(main)
@@ -67,20 +75,23 @@ def same_buffer(peer: Peer, task: Task) -> Report:
 
 def downloaded(peer: Peer, task: Task) -> Report:
     """The large buffer into memory, while another task of the caller's loop ticks."""
+    checksum = task[task["buffer"]]
 
     async def main() -> Report:
         peer.connect(task)
         await peer.get(task["small"][0])
-        report, content = await _ticking(peer, lambda: peer.get(task[task["buffer"]]))
-        require(checksum_of(content) == task[task["buffer"]], "the buffer's bytes")
-        report.checks = 1
+        report, content = await _ticking(peer, lambda: peer.get(checksum))
+        _check([content], [checksum])
         return report
 
     return peer.run(main)
 
 
 def uploaded(peer: Peer, task: Task) -> Report:
-    """A large new buffer from memory to every server; `again`: what the servers have by then."""
+    """A large new buffer from memory to every server; `again`: what the servers have by then.
+
+    The slow servers confirm only what has its checksum.
+    """
     content = os.urandom(1 << 20) * task["mebibytes"]
     checksum = checksum_of(content)
 
@@ -93,12 +104,15 @@ def uploaded(peer: Peer, task: Task) -> Report:
         return report
 
     report = peer.run(main)
-    report.checks = 1  # the slow servers confirm only what has its checksum
     if "stored" in task:
         stored = Path(task["stored"], checksum[:2], checksum)
-        require(checksum_of(stored.read_bytes()) == checksum, "the stored bytes")
+        _check([stored.read_bytes()], [checksum])
         stored.unlink()
     return report
+
+
+def _check(contents: Sequence[bytes], checksums: Sequence[str]) -> None:
+    require([checksum_of(content) for content in contents] == checksums, "a buffer's bytes")
 
 
 async def _ticking(

@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
+import itertools
 import json
 import random
 import threading
+import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from meter import Meter, Report
+from meter import Connections, Meter, Report
 from peer import Peer
-from task import Task, lookup_key, require, result_of
+from task import LOOKUPS, Task, lookup_key, require, result_of
 
 _WARM_UP = 60
 
 
 def gathered(peer: Peer, task: Task) -> Report:
-    """`count` look-ups at once in one loop; `waiting`: also what one that waits takes."""
+    """`count` look-ups at once in one loop.
+
+    `times_before`: how often the process has done that before. `waiting`: also what a look-up that
+    waits takes.
+    """
 
     async def main() -> Report:
         peer.connect(task)
         await peer.gather(peer.lookup, _keys(_WARM_UP))
         keys = _keys(task["count"])
-        if task.get("waiting"):
-            _most_connections(task["database"])
-        with Meter() as meter:
+        for _ in range(task.get("times_before", 0)):
+            await peer.gather(peer.lookup, keys)
+        waiting = task.get("waiting")
+        counted = Connections(task["database"]) if waiting else contextlib.nullcontext()
+        with counted as connections, Meter() as meter:
             results = await peer.gather(peer.lookup, keys)
         report = meter.report(len(keys))
-        if task.get("waiting"):
-            report.extra["waiting_bytes"] = report.grown_mb * 1e6 / len(keys)
-            report.extra["connections"] = _most_connections(task["database"])
-        return _checked(report, keys, results)
+        if connections:
+            report.extra = {"waiting_bytes": report.grown_mb * 1e6 / len(keys), **connections.told}
+        _check(keys, results)
+        return report
 
     return peer.run(main)
 
@@ -48,7 +57,8 @@ def written(peer: Peer, task: Task) -> Report:
         with Meter() as meter:
             await peer.gather(peer.record, keys)
         # What a peer says of its writes is not asked: the database has them, or not.
-        return _checked(meter.report(len(keys)), keys, _stored(task["database"], keys))
+        _check(keys, _stored(task["database"], keys))
+        return meter.report(len(keys))
 
     return peer.run(main)
 
@@ -62,7 +72,8 @@ def in_turn(peer: Peer, task: Task) -> Report:
         keys = _keys(task["count"])
         with Meter() as meter:
             results = [await peer.lookup(key) for key in keys]
-        return _checked(meter.report(len(keys)), keys, results)
+        _check(keys, results)
+        return meter.report(len(keys))
 
     return peer.run(main)
 
@@ -74,7 +85,8 @@ def asyncio_run_each(peer: Peer, task: Task) -> Report:
     keys = _keys(task["count"])
     with Meter() as meter:
         results = [asyncio.run(peer.lookup(key)) for key in keys]
-    return _checked(meter.report(len(keys)), keys, results)
+    _check(keys, results)
+    return meter.report(len(keys))
 
 
 def threads(peer: Peer, task: Task) -> Report:
@@ -95,8 +107,51 @@ def threads(peer: Peer, task: Task) -> Report:
         for worker in workers:
             worker.join()
     keys = _keys(count * len(workers))
-    answers = [answer for number in sorted(results) for answer in results[number]]
-    return _checked(meter.report(len(keys)), keys, answers)
+    _check(keys, [answer for number in sorted(results) for answer in results[number]])
+    return meter.report(len(keys))
+
+
+def beside_computation(peer: Peer, task: Task) -> Report:
+    """Look-ups one after another in a thread with its own loop, while the host's loop computes.
+
+    The computation is plain Python and lasts `seconds`. The CPU time is without it.
+    """
+    ended: list[float] = []
+    ready, over = threading.Event(), threading.Event()
+
+    async def look_up() -> None:
+        for number in itertools.count():
+            key = lookup_key(number % LOOKUPS)
+            _check([key], [await peer.lookup(key)])
+            ended.append(time.perf_counter())
+            ready.set()
+            if over.is_set():
+                return
+
+    async def main() -> Report:
+        peer.connect(task)
+        await peer.lookup(lookup_key(0))
+        thread = threading.Thread(target=asyncio.run, args=(look_up(),))
+        thread.start()
+        while not ready.is_set():
+            await peer.sleep(0.01)
+        with Meter() as meter:
+            own = time.thread_time()
+            until = time.perf_counter() + task["seconds"]
+            while time.perf_counter() < until:
+                sum(range(1000))
+            own = time.thread_time() - own
+        began, end = until - task["seconds"], time.perf_counter()
+        over.set()
+        while thread.is_alive():
+            await peer.sleep(0.01)
+        count = sum(began < each <= end for each in ended)
+        require(count, "no look-up ended")
+        report = meter.report(count)
+        report.cpu -= own
+        return report
+
+    return peer.run(main)
 
 
 def _stored(url: str, keys: Sequence[str]) -> list[str]:
@@ -111,20 +166,9 @@ def _stored(url: str, keys: Sequence[str]) -> list[str]:
     return found
 
 
-def _most_connections(url: str) -> float:
-    """How many connections the stub server has been asked on at once, since it last told that."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc)
-    connection.request("GET", "/most-connections")
-    most = float(connection.getresponse().read())
-    connection.close()
-    return most
-
-
 def _keys(count: int, *, first: int = 0) -> list[str]:
     return [lookup_key(number) for number in range(first, first + count)]
 
 
-def _checked(report: Report, keys: Sequence[str], results: Sequence[str]) -> Report:
+def _check(keys: Sequence[str], results: Sequence[str]) -> None:
     require(results == [result_of(key) for key in keys], "a look-up's result")
-    report.checks = len(keys)
-    return report

@@ -1,16 +1,17 @@
-"""What one run of a case took, in wall time, CPU time and memory."""
+"""What one run of a case took: wall time, CPU time, memory, connections."""
 
 from __future__ import annotations
 
+import http.client
 import resource
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 
 @dataclass
 class Report:
-    """One run: seconds, MB (10^6 bytes) and how much was checked.
+    """One run, in seconds and MB (10^6 bytes).
 
     `peak_mb` is the most resident memory while it was measured, `grown_mb` how far that lies above
     what was in use when the measuring began.
@@ -21,12 +22,7 @@ class Report:
     peak_mb: float
     grown_mb: float
     operations: int
-    checks: int = 0
     extra: dict[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
-        return asdict(self)
 
 
 class Meter:
@@ -68,6 +64,26 @@ class Meter:
             return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
         # Not getrusage: its figure for a process starts from that of the parent that forked it.
         return _status_mb("VmHWM")
+
+
+class Connections:
+    """A context manager: `told` says how many connections a stub server accepted meanwhile."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc)
+
+    def __enter__(self) -> Connections:
+        self._ask()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        accepted, most = self._ask()
+        self.told = {"accepted": accepted, "connections": most}
+        self._connection.close()
+
+    def _ask(self) -> list[int]:
+        self._connection.request("GET", "/connections")
+        return [int(number) for number in self._connection.getresponse().read().split()]
 
 
 def _forget_peak() -> None:

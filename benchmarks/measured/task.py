@@ -19,6 +19,18 @@ def result_of(key: str) -> str:
     return key[::-1]
 
 
+LOOKUPS = 3000
+"""How many results the database has."""
+
+NUMBERED = 20_000
+"""How many numbered buffers the stub has."""
+
+
+def numbered_buffer(number: int) -> bytes:
+    """The content of the buffer with this number."""
+    return f"buffer {number}\n".encode() * 40
+
+
 def checksum_of(content: bytes) -> str:
     """The SHA-256 of the content, in hex."""
     return hashlib.sha256(content).hexdigest()

@@ -15,16 +15,10 @@ class AsksPeer(Peer):
     """One session with as many connections as the packages allow database requests in flight."""
 
     def connect(self, task: Task) -> None:
-        url = task.get("database") or task["servers"][0]
-        self._session = asks.Session(url, connections=_CONNECTIONS)
+        self._session = asks.Session(task["database"], connections=_CONNECTIONS)
 
     async def lookup(self, key: str) -> str:
         question = json.dumps({"type": "transformation", "checksum": key})
         answer = await self._session.request("GET", path="/", data=question)
         answer.raise_for_status()
         return answer.text
-
-    async def get(self, checksum: str) -> bytes:
-        answer = await self._session.request("GET", path=f"/{checksum}")
-        answer.raise_for_status()
-        return answer.content

@@ -45,10 +45,6 @@ class _Connection:
             await self._loop.sock_sendall(self._socket, body)
         return await self._answer
 
-    def close(self) -> None:
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
-
     def _readable(self) -> None:
         count = self._socket.recv_into(self._buffer)
         if count:

@@ -1,10 +1,5 @@
 """The soak: mixed load on real services that are killed, stopped and restarted all the while.
 
-`make soak` (or `python -m soak`, see its `--help`) runs it; it is no part of the package.
+`make soak` runs it, or `python -m soak` in the folder of the tests (see `--help`). At the end
+nothing may be lost, wrong, hung or leaked. No test collects it.
 """
-
-import sys
-from pathlib import Path
-
-# How services are started, found and ended stands once: with the tests.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))

@@ -1,55 +1,43 @@
-"""Where the load comes from: the nursery's own loop, loops beside it, and loops that are short.
+"""Where the load comes from: the host's loop, loops beside it, and loops that are short.
 
-Each caller is a thread with customers in it. All make a pause when the soak is to be measured.
+Each caller is a thread with customers in it. All pause when the soak is to be measured.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import anyio
-import trio
 
-import seamless_remote
-from seamless_remote import Settings
+from seamless_remote import Settings, open_nursery
 
 from .customer import Customer
-from .operations import JOB, OPERATIONS, Operation
-from .tally import CALM_PHASES, CANCELLED, Tally
+from .operations import JOB, OPERATIONS
+from .tally import CANCELLED
 
-PAUSE = 0.12
-"""Seconds on average between two operations of a customer."""
-
-LOOK = 0.05
-"""Seconds between two looks at whether a pause is over."""
-
-CANCELLED_SHARE = 0.02
-"""So many of the calls are cancelled by their callers, within half a second."""
-
-KEEPALIVE = 1.0
-IDLE_LIFETIME = 5.0
+PAUSE = 0.12  # seconds on average between two operations of a customer
+LOOK = 0.05  # seconds between two looks at what is wanted
+CANCELLED_SHARE = 0.02  # of the calls: their callers cancel them within half a second
 
 
+@dataclass
 class Gate:
     """Lets callers work, has them pause, or ends them."""
 
-    def __init__(self) -> None:
-        self.open = False
-        self.ended = False
+    open: bool = False
+    ended: bool = False
 
 
 @dataclass
 class Caller:
-    """A thread that calls: `main` runs in it, until the gate has ended.
+    """A thread that calls: `main` runs in it until the gate has ended.
 
-    `loop` is its event loop, or trio's root task, as long as it has a lasting one; `call_soon` has
-    something called in it, from any thread.
+    `tasks` is how many are in its lasting event loop, if it has one. The loop stands still for
+    `standstill` seconds when that is set, as where a host computes in it.
     """
 
     name: str
@@ -57,34 +45,19 @@ class Caller:
     gate: Gate
     main: Callable[[Caller], None]
     orders_jobs: bool = False
-    loop: Any = None
-    call_soon: Callable[..., object] | None = None
-    failure: BaseException | None = None
-
-    def start(self) -> None:
-        self.thread = threading.Thread(target=self._run, name=f"soak {self.name}", daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.main(self)
-        except BaseException as exc:
-            self.failure = exc
+    tasks: int = 0
+    standstill: float = 0.0
 
     async def serve(self) -> None:
         """Let all customers work in the running loop."""
-        self.loop, self.call_soon = _running_loop()
-        try:
-            async with anyio.create_task_group() as task_group:
-                for customer in self.customers:
-                    task_group.start_soon(self._work, customer)
-        finally:
-            self.loop = self.call_soon = None
-
-    def block(self, seconds: float) -> None:
-        """Keep the loop from turning for a while, as a host does that computes in it."""
-        if self.call_soon is not None:
-            self.call_soon(time.sleep, seconds)
+        async with anyio.create_task_group() as task_group:
+            for customer in self.customers:
+                task_group.start_soon(self._work, customer)
+            while not self.gate.ended:
+                self.tasks = len(anyio.get_running_tasks())
+                seconds, self.standstill = self.standstill, 0.0
+                time.sleep(seconds)
+                await anyio.sleep(LOOK)
 
     async def _work(self, customer: Customer) -> None:
         while not self.gate.ended:
@@ -97,32 +70,15 @@ class Caller:
 
 async def one_operation(customer: Customer, *, jobs: bool = False) -> None:
     """One operation that the customer draws, cancelled now and then while all is disturbed."""
-    operation = _drawn(customer, jobs)
-    tally: Tally = customer.tally
-    impatient = tally.phase not in CALM_PHASES and customer.draw.random() < CANCELLED_SHARE
-    patience = customer.draw.uniform(0, 0.5) if impatient else None
+    draw, tally = customer.draw, customer.tally
+    known = [*OPERATIONS, JOB] if jobs else OPERATIONS
+    (operation,) = draw.choices(known, [each.weight for each in known])
+    impatient = not tally.calm and draw.random() < CANCELLED_SHARE
     with tally.call(operation.kind, customer.name, operation.deadline) as call:
-        with anyio.move_on_after(patience) as scope:
+        with anyio.move_on_after(draw.uniform(0, 0.5) if impatient else None) as scope:
             await operation.run(customer)
         if scope.cancelled_caught:
             call.outcome = CANCELLED
-
-
-def _drawn(customer: Customer, jobs: bool) -> Operation:
-    known = [*OPERATIONS, JOB] if jobs else OPERATIONS
-    return customer.draw.choices(known, [each.weight for each in known])[0]
-
-
-def _running_loop() -> tuple[Any, Callable[..., object]]:
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        token = trio.lowlevel.current_trio_token()
-        return trio.lowlevel.current_root_task(), token.run_sync_soon
-    return loop, loop.call_soon_threadsafe
-
-
-# The mains of callers.
 
 
 def host(backend: str, prepare: Callable[[], None]) -> Callable[[Caller], None]:
@@ -132,20 +88,15 @@ def host(backend: str, prepare: Callable[[], None]) -> Callable[[Caller], None]:
     """
 
     async def serve(caller: Caller) -> None:
-        async with AsyncExitStack() as stack:
-            if backend != "hosted":
-                settings = replace(
-                    Settings.from_environment(),
-                    keepalive_interval=KEEPALIVE,
-                    idle_connection_lifetime=IDLE_LIFETIME,
-                )
-                await stack.enter_async_context(seamless_remote.open_nursery(settings))
+        settings = replace(
+            Settings.from_environment(), keepalive_interval=1.0, idle_connection_lifetime=5.0
+        )
+        async with nullcontext() if backend == "hosted" else open_nursery(settings):
             prepare()
             await caller.serve()
 
-    return lambda caller: anyio.run(
-        serve, caller, backend="asyncio" if backend == "hosted" else backend
-    )
+    loop = "asyncio" if backend == "hosted" else backend
+    return lambda caller: anyio.run(serve, caller, backend=loop)
 
 
 def beside(caller: Caller) -> None:
@@ -153,28 +104,15 @@ def beside(caller: Caller) -> None:
     asyncio.run(caller.serve())
 
 
-def synchronous(caller: Caller) -> None:
-    """One call after the other, an `asyncio.run` each."""
-    (customer,) = caller.customers
-    _repeat(caller, customer, lambda: one_operation(customer))
-
-
 def short_lived(caller: Caller) -> None:
-    """Loops that end after a few calls at once."""
+    """Loops that end after one call of each customer; with one customer, a synchronous program."""
 
     async def all_at_once() -> None:
-        await asyncio.gather(*(one_operation(customer) for customer in caller.customers))
-
-    _repeat(caller, caller.customers[0], all_at_once)
-
-
-def _repeat(caller: Caller, customer: Customer, work: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        await work()
+        await asyncio.gather(*map(one_operation, caller.customers))
 
     while not caller.gate.ended:
         if caller.gate.open:
-            asyncio.run(main())
-            time.sleep(customer.draw.expovariate(1 / PAUSE))
+            asyncio.run(all_at_once())
+            time.sleep(caller.customers[0].draw.expovariate(1 / PAUSE))
         else:
             time.sleep(LOOK)

@@ -2,172 +2,96 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from functools import partial
 
-import psutil
-from services import Home, Service
-
+from .place import SERVICES, Place
 from .plan import HEALTHCHECK_TIMEOUT, READ_TIMEOUT, Plan
-from .tally import Tally
 
-RECOVERY = {"kill": (8.0, 25.0), "restart": (8.0, 25.0), "stop": (1.0, 10.0)}
-"""Seconds for which a service is left in peace after each: to launch one again takes several."""
-
+# Ranges of seconds.
+RECOVERY = {"kill": (8.0, 25.0), "restart": (8.0, 25.0), "stop": (1.0, 10.0)}  # peace before each
 SHORT_STOP = (0.1, HEALTHCHECK_TIMEOUT)
 LONG_STOP = (HEALTHCHECK_TIMEOUT, 2 * READ_TIMEOUT)
-"""Seconds that a service is stopped: shorter than a ping may take, or longer."""
-
-DOWN = (0.0, 3.0)
-"""Seconds for which an extern service that was killed is away."""
-
+DOWN = (0.0, 3.0)  # before an extern service that was ended runs again
 BETWEEN_EVENTS = (1.0, 8.0)
 
 
-class Target(Protocol):
-    """A service that can be harmed."""
-
-    name: str
-
-    def signal(self, number: signal.Signals) -> bool:
-        """Send it a signal; False where it does not run."""
-
-    def revive(self) -> None:
-        """Start it again, unless somebody else does."""
-
-
-@dataclass
-class LaunchedTarget:
-    """A service that the clients have launched, and launch again: found by the launcher's state."""
-
-    name: str
-    home: Home
-
-    def signal(self, number: signal.Signals) -> bool:
-        for key, state in self.home.services().items():
-            if not key.startswith(f"{self.name}-"):
-                continue
-            # The state may be that of a process that has ended, and its number another's by now.
-            with contextlib.suppress(psutil.Error, KeyError, ProcessLookupError):
-                if psutil.Process(state["pid"]).environ().get("HOME") == str(self.home.path):
-                    # The launcher makes each service the leader of a session of its own.
-                    os.killpg(state["pid"], number)
-                    return True
-        return False
-
-    def revive(self) -> None:
-        """Whoever needs it launches it."""
-
-
-@dataclass
-class ExternTarget:
-    """A service that was there before, and that comes back at its URL when somebody restarts it."""
-
-    name: str
-    service: Service
-
-    def signal(self, number: signal.Signals) -> bool:
-        if self.service.process.poll() is not None:
-            return False
-        # It leads a session of its own, with its workers.
-        os.killpg(self.service.process.pid, number)
-        return True
-
-    def revive(self) -> None:
-        self.service.restart()
-
-
 class Disturber:
-    """Harms targets, on a thread for each, between `start` and `leave_in_peace`.
+    """Harms each service on a thread of its own, between `start` and `leave_in_peace`.
 
-    `events` are things that happen in the client process itself: each by its name.
+    `events` are things that happen in the client process itself, by name. `happened` counts all.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        targets: Sequence[Target],
-        events: Mapping[str, Callable[[], None]],
-        tally: Tally,
-    ) -> None:
+    def __init__(self, plan: Plan, place: Place, events: Mapping[str, Callable[[], None]]) -> None:
         self.last = "nothing yet"
-        self._targets = targets
+        self.happened: Counter[str] = Counter()
+        self._plan = plan
+        self._place = place
         self._events = events
-        self._tally = tally
-        self._peace = threading.Event()
-        names = ["events", *(target.name for target in targets)]
-        works = [self._make_events_happen, *(self._harmer(target) for target in targets)]
-        self._threads = [
-            threading.Thread(
-                target=self._run, args=(work, plan.random(name)), name=f"soak disturber of {name}"
-            )
-            for name, work in zip(names, works, strict=True)
-        ]
+        self.peace = threading.Event()
+        self._lock = threading.Lock()
 
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.daemon = True
-            thread.start()
+    def start(self, threads: Executor) -> None:
+        works = {name: partial(self._harm, name) for name in SERVICES}
+        works["events"] = partial(self._let_happen)
+        self._running = {
+            name: threads.submit(self._repeat, work, self._plan.random(name))
+            for name, work in works.items()
+        }
 
-    def leave_in_peace(self) -> None:
-        """End; what was stopped goes on, and what is extern and was killed runs again."""
-        self._peace.set()
-        for thread in self._threads:
-            thread.join()
+    def leave_in_peace(self) -> list[str]:
+        """End, and say what failed. What was stopped or is extern runs again then."""
+        self.peace.set()
+        failures = {name: running.exception() for name, running in self._running.items()}
+        return [f"disturbing {name}: {exc!r}" for name, exc in failures.items() if exc]
 
-    def _run(self, work: Callable[[random.Random], None], draw: random.Random) -> None:
-        try:
-            while not self._peace.is_set():
-                work(draw)
-        except Exception as exc:
-            self._tally.violation(f"{threading.current_thread().name} failed: {exc!r}")
+    def _repeat(self, work: Callable[[random.Random], None], draw: random.Random) -> None:
+        while not self.peace.is_set():
+            work(draw)
 
-    def _make_events_happen(self, draw: random.Random) -> None:
+    def _let_happen(self, draw: random.Random) -> None:
         if self._pause(draw, BETWEEN_EVENTS):
             name = draw.choice(list(self._events))
             self._note(name)
             self._events[name]()
 
-    def _harmer(self, target: Target) -> Callable[[random.Random], None]:
-        def harm(draw: random.Random) -> None:
-            kind = draw.choice(["kill", "restart", "stop", "stop"])
-            if self._pause(draw, RECOVERY[kind]):
-                if kind == "stop":
-                    self._stop(target, draw)
-                else:
-                    self._end(target, draw, kind)
+    def _harm(self, service: str, draw: random.Random) -> None:
+        kind = draw.choice(["kill", "restart", "stop", "stop"])
+        if self._pause(draw, RECOVERY[kind]):
+            if kind == "stop":
+                self._stop(service, draw)
+            else:
+                self._end(service, draw, kind)
 
-        return harm
-
-    def _stop(self, target: Target, draw: random.Random) -> None:
+    def _stop(self, service: str, draw: random.Random) -> None:
         """Stop a service for a while; it goes on then, or is killed as it stands."""
         long = draw.random() < 0.35
-        if not target.signal(signal.SIGSTOP):
+        if not self._place.signal(service, signal.SIGSTOP):
             return
-        self._note(f"{'long' if long else 'short'} stop of {target.name}")
+        self._note(f"{'long' if long else 'short'} stop of {service}")
         try:
             self._pause(draw, LONG_STOP if long else SHORT_STOP)
             if draw.random() < 0.15:
-                self._end(target, draw, "kill")
+                self._end(service, draw, "kill")
         finally:
-            target.signal(signal.SIGCONT)
+            self._place.signal(service, signal.SIGCONT)
 
-    def _end(self, target: Target, draw: random.Random, kind: str) -> None:
-        if target.signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM):
-            self._note(f"{kind} of {target.name}")
+    def _end(self, service: str, draw: random.Random, kind: str) -> None:
+        if self._place.signal(service, signal.SIGKILL if kind == "kill" else signal.SIGTERM):
+            self._note(f"{kind} of {service}")
             self._pause(draw, DOWN)
-            target.revive()
+            self._place.revive(service)
 
     def _pause(self, draw: random.Random, span: tuple[float, float]) -> bool:
         """Let some seconds pass; False where it is over before."""
-        return not self._peace.wait(draw.uniform(*span))
+        return not self.peace.wait(draw.uniform(*span))
 
     def _note(self, what: str) -> None:
         self.last = what
-        self._tally.disturbed(what)
+        with self._lock:
+            self.happened[what] += 1

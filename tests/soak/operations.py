@@ -1,68 +1,77 @@
 """The operations of the load: each asks something of the services, and knows what may come back.
 
-An operation raises `BrokenPromise` for a wrong answer, and lets typed errors through. What it has
-confirmed, it writes into the ledger.
+An operation raises `BrokenPromise` for a wrong answer, and lets typed errors through. It writes
+what it has confirmed into the ledger.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 from seamless import Buffer, Checksum
 
-from seamless_remote import buffer_remote, database_remote
+from seamless_remote import buffer_remote, database_remote, jobserver_remote
 
 from .customer import Customer
-from .jobs import run_job
 from .plan import CANCELLING, JOB_PATIENCE, REPEATED_AFTER, TOTAL_TIMEOUT
 from .tally import BrokenPromise, Unfulfilled
 
-SMALL = (1, 4_000)
-MIDDLE = (50_000, 400_000)
-LARGE = (1_000_000, 6_000_000)
-SIZES = (*[SMALL] * 60, *[MIDDLE] * 4, LARGE)
+SIZES = (*[(1, 4_000)] * 60, *[(50_000, 400_000)] * 4, (1_000_000, 6_000_000))
 """Ranges of bytes, each as probable as it is frequent: a kilobyte as a rule, megabytes at times."""
+
+PROMISED_SHARE = 0.15
+
+CODE = """
+def job(customer, number):
+    return number + 1
+"""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One kind of call: how often it is made beside the others, and how long it may take."""
+    """One kind of call: how often it is made beside the others, and how long it may take.
+
+    `deadline` is in seconds. An operation that asks several services, or twice, has several total
+    timeouts.
+    """
 
     kind: str
     weight: int
     run: Callable[[Customer], Awaitable[None]]
     deadline: float = TOTAL_TIMEOUT
-    """Seconds. An operation that asks several services, or twice, has so many total timeouts."""
 
 
 async def write(customer: Customer) -> None:
-    content = customer.draw.randbytes(customer.draw.randint(*customer.draw.choice(SIZES)))
-    await _store(customer, content)
-
-
-async def write_promised(customer: Customer) -> None:
-    content = customer.draw.randbytes(customer.draw.randint(*SMALL))
-    await buffer_remote.promise(checksum_of(content))
-    await _store(customer, content)
+    """A new buffer, promised before at times."""
+    low, high = customer.draw.choice(SIZES)
+    content = customer.draw.randbytes(customer.draw.randint(low, high))
+    checksum = Checksum(checksum_of(content))
+    if customer.draw.random() < PROMISED_SHARE:
+        await buffer_remote.promise(checksum)
+    written = await buffer_remote.write_buffer(checksum, Buffer(content))
+    _require(written is True, f"the writing of a buffer gave {written}")
+    customer.ledger.confirm("buffer", checksum.hex(), str(len(content)))
 
 
 async def write_again(customer: Customer) -> None:
-    stored = customer.ledger.some_buffer(customer.draw)
-    if stored is None:
-        return
-    buffer = await _fetch(stored[0])
-    _require(await buffer_remote.write_buffer(Checksum(stored[0]), buffer) is True, "no True")
+    stored = customer.ledger.draw("buffer", customer.draw)
+    if stored is not None:
+        buffer = await _fetch(stored[0])
+        written = await buffer_remote.write_buffer(Checksum(stored[0]), buffer)
+        _require(written is True, f"the writing of a buffer gave {written}")
 
 
 async def read(customer: Customer) -> None:
-    stored = customer.ledger.some_buffer(customer.draw)
+    stored = customer.ledger.draw("buffer", customer.draw)
     if stored is not None:
         buffer = await _fetch(stored[0])
-        _require(len(buffer.content) == stored[1], f"{stored} has another length")
+        _require(len(buffer.content) == int(stored[1]), f"{stored} has another length")
 
 
 async def read_archived(customer: Customer) -> None:
@@ -75,10 +84,10 @@ async def read_unknown(customer: Customer) -> None:
 
 
 async def ask_lengths(customer: Customer) -> None:
-    stored = [each for _ in range(5) if (each := customer.ledger.some_buffer(customer.draw))]
+    stored = [each for _ in range(5) if (each := customer.ledger.draw("buffer", customer.draw))]
     asked = [Checksum(checksum) for checksum, _ in stored] + [_drawn_checksum(customer)]
     lengths = await buffer_remote.get_buffer_lengths(asked)
-    right = [*(length for _, length in stored), None]
+    right = [*(int(length) for _, length in stored), None]
     _require(lengths == right, f"the lengths are {lengths}, not {right}")
 
 
@@ -87,16 +96,14 @@ async def set_result(customer: Customer) -> None:
     transformation, result = _drawn_checksum(customer), _drawn_checksum(customer)
     written = await database_remote.set_transformation_result(transformation, result)
     _require(written is True, f"the recording of a result gave {written}")
-    customer.ledger.result(transformation.hex(), result.hex())
-    customer.tally.confirm("result")
+    customer.ledger.confirm("result", transformation.hex(), result.hex())
 
 
 async def look_up(customer: Customer) -> None:
-    known = customer.ledger.some_result(customer.draw)
-    if known is None:
-        return
-    found = await database_remote.get_transformation_result(Checksum(known[0]))
-    _require(found == Checksum(known[1]), f"the result of {known[0]} is {found}, not {known[1]}")
+    known = customer.ledger.draw("result", customer.draw)
+    if known is not None:
+        found = await database_remote.get_transformation_result(Checksum(known[0]))
+        _require(found == Checksum(known[1]), f"the result of {known[0]} is {found}")
 
 
 async def look_up_unknown(customer: Customer) -> None:
@@ -105,11 +112,10 @@ async def look_up_unknown(customer: Customer) -> None:
 
 
 async def look_up_reverse(customer: Customer) -> None:
-    known = customer.ledger.some_result(customer.draw)
-    if known is None:
-        return
-    found = await database_remote.get_rev_transformations(Checksum(known[1]))
-    _require(found in (None, [Checksum(known[0])]), f"{known[1]} is said to come from {found}")
+    known = customer.ledger.draw("result", customer.draw)
+    if known is not None:
+        found = await database_remote.get_rev_transformations(Checksum(known[1]))
+        _require(found in (None, [Checksum(known[0])]), f"{known[1]} is said to come from {found}")
 
 
 async def change_result(customer: Customer) -> None:
@@ -118,45 +124,57 @@ async def change_result(customer: Customer) -> None:
     transformation = Checksum(changing.transformation)
     result = customer.draw.choice(customer.results)
     change = customer.draw.choice([result, result, None])
-    before = changing.result.values()
-    changing.result.begin(change)
+    before = changing.values()
+    changing.begin(change)
     started = time.monotonic()
     if change is None:
         done = await database_remote.undo_transformation_result(transformation, Checksum(result))
-        # The database takes note of an undoing as well where there is no result at all.
+        # The database also takes note of an undoing where there is no result at all.
         fits = {result, None} & {*before} if done else {*before} - {result, None}
         _require(bool(fits), f"undoing {result} gave {done} where there was one of {before}")
     else:
         done = await database_remote.set_transformation_result(transformation, Checksum(result))
         _require(done is True, f"the recording of a result gave {done}")
     if done:
-        repeated = time.monotonic() - started >= REPEATED_AFTER
-        changing.result.confirm(change, repeated=repeated)
+        changing.confirm(change, repeated=time.monotonic() - started >= REPEATED_AFTER)
     else:
-        changing.result.refuse(change)
+        changing.refuse(change)
 
 
 async def look_up_changing(customer: Customer) -> None:
     changing = customer.one_changing()
     found = await database_remote.get_transformation_result(Checksum(changing.transformation))
-    text, possible = None if found is None else found.hex(), changing.result.values()
+    text, possible = None if found is None else found.hex(), changing.values()
     _require(text in possible, f"the result is {text}, not one of {possible}")
 
 
 async def job(customer: Customer) -> None:
-    """A job that is cheap; who has waited long enough cancels it."""
+    """A cheap job that nobody has run before, cancelled by a caller who has waited long enough."""
+    customer.jobs += 1
+    number = customer.jobs
     with anyio.move_on_after(JOB_PATIENCE) as waiting:
-        number, outcome = await run_job(customer)
+        transformation: dict[str, Any] = {
+            "__language__": "python",
+            "__output__": ["result", "mixed", None],
+            "code": ["python", "transformer", await _upload(CODE)],
+            "customer": ["mixed", None, await _upload(json.dumps(customer.name) + "\n")],
+            "number": ["mixed", None, await _upload(f"{number}\n")],
+        }
+        text = json.dumps(transformation, sort_keys=True, indent=2) + "\n"
+        answer = await jobserver_remote.run_transformation(
+            transformation, tf_checksum=Checksum(await _upload(text)), tf_dunder={}, scratch=False
+        )
+        buffer = await buffer_remote.get_buffer(answer["result_checksum"])
     if waiting.cancelled_caught:
         raise Unfulfilled(f"the job has not ended in {JOB_PATIENCE:g} s")
-    if outcome is None:
+    if buffer is None:
         raise Unfulfilled("the job's result could not be stored")
+    outcome = json.loads(buffer.content)
     _require(outcome == number + 1, f"the job made {outcome} of {number}")
 
 
 OPERATIONS = (
-    Operation("write", 20, write),
-    Operation("promise and write", 3, write_promised, 2 * TOTAL_TIMEOUT),
+    Operation("write", 23, write, 2 * TOTAL_TIMEOUT),
     Operation("write again", 3, write_again, 3 * TOTAL_TIMEOUT),
     Operation("read", 10, read, 2 * TOTAL_TIMEOUT),
     Operation("read from the archive", 10, read_archived, 2 * TOTAL_TIMEOUT),
@@ -174,8 +192,9 @@ JOB = Operation("job", 2, job, JOB_PATIENCE + CANCELLING)
 """Only some customers order jobs: each occupies a worker process."""
 
 
-def checksum_of(content: bytes) -> Checksum:
-    return Checksum(hashlib.sha256(content).hexdigest())
+def checksum_of(content: bytes) -> str:
+    """By hashlib, to share nothing with ours."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _require(right: bool, otherwise: str) -> None:
@@ -183,12 +202,12 @@ def _require(right: bool, otherwise: str) -> None:
         raise BrokenPromise(otherwise)
 
 
-async def _store(customer: Customer, content: bytes) -> None:
+async def _upload(text: str) -> str:
+    """A part of a job: its checksum."""
+    content = text.encode()
     checksum = checksum_of(content)
-    written = await buffer_remote.write_buffer(checksum, Buffer(content))
-    _require(written is True, f"the writing of a buffer gave {written}")
-    customer.ledger.buffer(checksum.hex(), len(content))
-    customer.tally.confirm("buffer")
+    await buffer_remote.write_buffer(Checksum(checksum), Buffer(content))
+    return checksum
 
 
 async def _fetch(checksum: str) -> Buffer:
@@ -196,7 +215,7 @@ async def _fetch(checksum: str) -> Buffer:
     buffer = await buffer_remote.get_buffer(Checksum(checksum))
     if buffer is None:
         raise BrokenPromise(f"the buffer {checksum} is stored, and was not found")
-    _require(checksum_of(buffer.content).hex() == checksum, f"wrong bytes for {checksum}")
+    _require(checksum_of(buffer.content) == checksum, f"wrong bytes for {checksum}")
     return buffer
 
 

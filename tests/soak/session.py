@@ -1,50 +1,42 @@
 """One soak, in a process whose HOME is the soak's own: load, disturbance, measurements.
 
-`python -m soak.session MINUTES SEED BACKEND` is started by `soak.supervisor`. It writes what came
-of it to `outcome.json` in the HOME, and the ledger beside it; the supervisor does the rest.
+`python -m soak.session MINUTES SEED BACKEND` is started by `soak.__main__`. It prints the report.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
-import json
 import logging
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import remote_http_launcher
 import seamless
 from services import Home
 
 from seamless_remote.client import close_all_clients
-from seamless_remote.nursery.hosted_thread import THREAD_NAME
 
 from . import operations
-from .callers import Caller, Gate, beside, host, short_lived, synchronous
+from .callers import Caller, Gate, beside, host, short_lived
 from .customer import Customer
-from .disturbance import Disturber, ExternTarget, LaunchedTarget
-from .ledger import Ledger
+from .disturbance import Disturber
+from .ledger import Ledger, audit
 from .place import Place
 from .plan import HEALING, MEMORY_ALLOWANCE, QUIETING, SETTING_UP, Plan
-from .tally import BrokenPromise, Phase, Tally
-from .unnoticed import listen_for_errors
-from .watch import Sample, Watch, lasting_threads, sample_at_rest, say
+from .tally import BrokenPromise, Tally, report, told
+from .watch import MEMORY, listen_for_errors, sample, say, show_stacks, tidy_up, watch
 
-LAST_WORDS = 15.0
-"""Seconds before the hard stop, when it is shown where everything hangs."""
+LOOK = 0.1  # seconds between two looks at how things go
+REST = 3.0  # seconds from the end of all calls to a measurement
 
-LOOK = 0.1
-"""Seconds between two looks at how things go."""
-
-CUSTOMERS = {"host": 8, "beside 1": 5, "beside 2": 5, "sync 1": 1, "sync 2": 1, "short": 4}
+PROBES = (operations.write, operations.set_result, operations.read_archived, operations.job)
 
 
 class Session:
@@ -54,190 +46,131 @@ class Session:
         self.plan = plan
         self.home = home
         self.tally = Tally()
-        self.ledger = Ledger(home.path / "ledger")
+        self.ledger = Ledger(home)
         self.gate = Gate()
+        self.threads = ThreadPoolExecutor(max_workers=20, thread_name_prefix="soak ")
         self.prepared = threading.Event()
         self.place = Place(home, plan.random("archive"))
-        self.callers = self._make_callers()
-        self.disturber = Disturber(
-            plan,
-            [
-                *(LaunchedTarget(name, home) for name in self.place.ports),
-                ExternTarget("jobserver", self.place.jobserver),
-                ExternTarget("archive", self.place.archive),
-            ],
-            {
-                "change of stage": self.place.change_stage,
-                "rest of all clients": close_all_clients,
-                "standstill of the nursery's loop": lambda: self.callers[0].block(0.7),
-            },
-            self.tally,
-        )
-        self.watch = Watch(
-            self.tally,
-            self.callers,
-            lambda: self.disturber.last,
-            plan.hard_stop - LAST_WORDS,
-        )
+        self.callers = [
+            self._caller("host", 8, host(plan.backend, self._prepare), orders_jobs=True),
+            self._caller("beside 1", 5, beside, orders_jobs=True),
+            self._caller("beside 2", 5, beside),
+            self._caller("sync 1", 1, short_lived),
+            self._caller("sync 2", 1, short_lived),
+            self._caller("short", 4, short_lived),
+        ]
+        self.running: dict[str, Future[None]] = {}
+        events = {
+            "change of stage": self.place.change_stage,
+            "rest of all clients": close_all_clients,
+            "standstill of the host's loop": partial(setattr, self.callers[0], "standstill", 0.7),
+        }
+        self.disturber = Disturber(plan, self.place, events)
 
-    def run(self) -> dict[str, Any]:
-        """The whole course; what came of it, as plain data."""
+    def run(self) -> str:
+        """The whole course; gives the report."""
         listen_for_errors(self.tally)
-        _count_launches(self.tally)
-        self.watch.start()
+        self._begin("watch", watch, self.tally, self.callers, self.disturber, self.gate)
         self._set_up()
-        begin, end = self._soak()
+        self._load("warming up", self.plan.calm, calm=True)
+        begin = self._measure()
+        self.disturber.start(self.threads)
+        self._load("disturbed", self.plan.disturbed)
+        self._heal()
+        self._load("calm", self.plan.calm, calm=True)
+        end = self._measure()
         self._wind_up()
-        self._compare(begin, end)
-        return self._outcome(begin, end)
+        for what, before in begin.items():
+            allowed = MEMORY_ALLOWANCE if what == MEMORY else 0
+            if end[what] > before + allowed:
+                self.tally.violation(f"{end[what]} {what} at the end, {before} at the beginning")
+        found, amiss = audit(self.home)
+        for text in amiss:
+            self.tally.violation(text)
+        return report(self.tally, self.disturber.happened, found, begin, end)
 
-    # The course.
+    def let_go(self) -> None:
+        """Let every thread end, also where something has failed."""
+        self.gate.ended = True
+        self.disturber.peace.set()
 
     def _set_up(self) -> None:
         first, *others = self.callers
-        first.start()
-        deadline = time.monotonic() + SETTING_UP
-        while not self.prepared.wait(LOOK):
-            self._require_callers_alive([first])
-            if time.monotonic() > deadline:
-                self.watch.show_stacks()
-                raise RuntimeError("the clients could not be activated in time")
+        self._begin(first.name, first.main, first)
+        if not self._wait(SETTING_UP, self.prepared.is_set):
+            show_stacks(self.tally)
+            raise RuntimeError("the clients could not be activated in time")
         for caller in others:
-            caller.start()
+            self._begin(caller.name, caller.main, caller)
 
-    def _soak(self) -> tuple[Sample, Sample]:
-        self._load(Phase.WARMING_UP, self.plan.warm_up)
-        begin = self._measure()
-        self.disturber.start()
-        self._load(Phase.DISTURBED, self.plan.disturbed)
-        self.tally.phase = Phase.HEALING
-        self.disturber.leave_in_peace()
-        self._await_healing()
-        self._load(Phase.CALM, self.plan.calm)
-        return begin, self._measure()
+    def _begin(self, name: str, work: Callable[..., None], *arguments: object) -> None:
+        self.running[name] = self.threads.submit(work, *arguments)
 
-    def _load(self, phase: Phase, seconds: float) -> None:
-        self.tally.phase = phase
+    def _load(self, phase: str, seconds: float, *, calm: bool = False) -> None:
+        self.tally.phase, self.tally.calm = phase, calm
         self.gate.open = True
+        self._wait(seconds)
+        self.tally.calm = False
+
+    def _wait(self, seconds: float, until: Callable[[], object] = lambda: False) -> bool:
+        """Let some seconds pass, or less; whether `until` has come true."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._require_callers_alive(self.callers)
+        while not until() and time.monotonic() < deadline:
+            for running in self.running.values():
+                if running.done():
+                    running.result()  # raises what it has failed with
             time.sleep(LOOK)
+        return bool(until())
 
-    @staticmethod
-    def _require_callers_alive(callers: Sequence[Caller]) -> None:
-        for caller in callers:
-            if caller.failure is not None:
-                raise RuntimeError(f"{caller.name} has failed") from caller.failure
-
-    def _measure(self) -> Sample:
+    def _measure(self) -> dict[str, int]:
         """What the process holds when the load pauses and the clients are at rest."""
         self.gate.open = False
-        deadline = time.monotonic() + QUIETING
-        while self.tally.in_progress() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        self._wait(QUIETING, lambda: not self.tally.in_progress())
         for call in self.tally.in_progress():
             self.tally.violation(f"{call}: it is still going on after {QUIETING:g} s of pause")
-        self.tally.phase = Phase.MEASURING
+        self.tally.phase = "measuring"
         close_all_clients()
-        found = sample_at_rest(self.callers, QUIETING)
-        say(f"at rest: {found}")
-        return found
+        self._wait(REST)
+        tidy_up()
+        held = sample(self.callers)
+        say(f"at rest: {told(held)}")
+        return held
 
-    def _await_healing(self) -> None:
-        """Wait until everything works, without any restart of ours."""
+    def _heal(self) -> None:
+        """Leave the services in peace until everything works, without any restart of ours."""
+        self.tally.phase = "healing"
+        for failure in self.disturber.leave_in_peace():
+            self.tally.violation(failure)
         customer = self._customer("probe")
         deadline = time.monotonic() + HEALING
-        for operation in (
-            operations.write,
-            operations.set_result,
-            operations.read_archived,
-            operations.job,
-        ):
-            while True:
-                try:
-                    asyncio.run(operation(customer))
+        for probe in PROBES:
+            while failed := _failure_of(probe(customer)):
+                if isinstance(failed, BrokenPromise) or time.monotonic() > deadline:
+                    self.tally.violation(f"{probe.__name__}, left in peace: {failed!r}")
                     break
-                except BrokenPromise as exc:
-                    self.tally.violation(f"{operation.__name__}: {exc}")
-                    break
-                except Exception as exc:
-                    if time.monotonic() > deadline:
-                        self.tally.violation(
-                            f"{operation.__name__}: the services are well again for {HEALING:g} s "
-                            f"and still it fails: {exc!r}"
-                        )
-                        break
-                    time.sleep(0.2)
+                time.sleep(LOOK)
 
     def _wind_up(self) -> None:
-        self.tally.phase = Phase.ENDING
+        self.tally.phase = "ending"
         self.gate.ended = True
+        wait(self.running.values(), QUIETING)
+        for name, running in self.running.items():
+            if not running.done() or running.exception():
+                self.tally.violation(f"{name} did not end well: {running}")
+                show_stacks(self.tally)
         for caller in self.callers:
-            caller.thread.join(QUIETING)
-            if caller.thread.is_alive():
-                self.tally.violation(f"{caller.name} does not end")
-                self.watch.show_stacks()
-            elif caller.failure is not None:
-                self.tally.violation(f"{caller.name} ended with {caller.failure!r}")
             for customer in caller.customers:
                 customer.conclude()
         self.ledger.close()
         self.place.close()
         seamless.close()
-        self.watch.stop()
-        if left := [each for each in lasting_threads() if each.startswith(THREAD_NAME)]:
+        names = [thread.name for thread in threading.enumerate()]
+        if left := [name for name in names if name.startswith("seamless-remote")]:
             self.tally.violation(f"threads are left after seamless.close(): {left}")
 
-    def _compare(self, begin: Sample, end: Sample) -> None:
-        for what in ("threads", "files", "sockets", "tasks", "children"):
-            before, after = getattr(begin, what), getattr(end, what)
-            if after > before:
-                self.tally.violation(f"{after} {what} at the end, {before} at the beginning")
-        grown = end.memory - begin.memory
-        if grown > MEMORY_ALLOWANCE:
-            self.tally.violation(f"the memory has grown by {grown:.0f} MB")
-
-    def _outcome(self, begin: Sample, end: Sample) -> dict[str, Any]:
-        tally = self.tally
-        return {
-            "operations": tally.operations,
-            "outcomes": [[*key, count] for key, count in tally.outcomes.items()],
-            "longest": tally.longest,
-            "confirmed": tally.confirmed,
-            "disturbances": tally.disturbances,
-            "launches": tally.launches,
-            "violations": tally.violations,
-            "more_violations": tally.more_violations,
-            "begin": asdict(begin),
-            "end": asdict(end),
-            "buffers": str(self.home.buffers),
-            "database": str(self.home.database / "seamless.db"),
-            "database_port": self.place.ports["database"],
-            "samples": [[when, asdict(each)] for when, each in self.watch.samples],
-        }
-
-    # The parts.
-
-    def _make_callers(self) -> list[Caller]:
-        mains = {
-            "host": host(self.plan.backend, self._prepare),
-            "beside 1": beside,
-            "beside 2": beside,
-            "sync 1": synchronous,
-            "sync 2": synchronous,
-            "short": short_lived,
-        }
-        return [
-            Caller(
-                name,
-                [self._customer(f"{name}, customer {n}") for n in range(CUSTOMERS[name])],
-                self.gate,
-                main,
-                orders_jobs=name in ("host", "beside 1"),
-            )
-            for name, main in mains.items()
-        ]
+    def _caller(self, name: str, customers: int, main: Any, *, orders_jobs: bool = False) -> Caller:
+        each = [self._customer(f"{name}, customer {number}") for number in range(customers)]
+        return Caller(name, each, self.gate, main, orders_jobs)
 
     def _customer(self, name: str) -> Customer:
         return Customer(name, self.plan.random(name), self.tally, self.ledger, self.place.archived)
@@ -247,35 +180,32 @@ class Session:
         self.prepared.set()
 
 
-def _count_launches(tally: Tally) -> None:
-    real = remote_http_launcher.run
-
-    def run(config: dict[str, Any], **options: Any) -> dict[str, Any]:
-        tool = config["key"].split("-")[0]
-        try:
-            result: dict[str, Any] = real(config, **options)
-        except BaseException:
-            tally.launched(f"{tool} (failed)")
-            raise
-        tally.launched(tool)
-        return result
-
-    remote_http_launcher.run = run
+def _failure_of(operation: Coroutine[Any, Any, None]) -> Exception | None:
+    try:
+        asyncio.run(operation)
+    except Exception as exc:
+        return exc
+    return None
 
 
-def main() -> None:
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+def main() -> int:
+    """Exit status 1 where a promise was broken, or where it does not end."""
     minutes, seed, backend = sys.argv[1:]
-    home = Home(Path(os.environ["HOME"]))
+    plan, home = Plan(float(minutes), int(seed), backend), Home(Path(os.environ["HOME"]))
+    faulthandler.dump_traceback_later(plan.hard_stop, exit=True)
     logging.basicConfig(
         filename=home.path / "soak.log",
         level=logging.WARNING,
         format="%(asctime)s %(threadName)s %(name)s %(levelname)s %(message)s",
     )
     logging.getLogger("seamless_remote").setLevel(logging.INFO)
-    outcome = Session(Plan(float(minutes), int(seed), backend), home).run()
-    (home.path / "outcome.json").write_text(json.dumps(outcome))
+    session = Session(plan, home)
+    try:
+        print(session.run(), flush=True)
+    finally:
+        session.let_go()
+    return 1 if session.tally.violations else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
