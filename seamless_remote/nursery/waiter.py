@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 HELD = "_seamless_remote_waiters"
-"""The attribute of an asyncio loop with those who wait in it."""
+"""The attribute of an asyncio loop with what is waited for in it."""
 
 
 class Waiter(ABC):
@@ -78,9 +78,9 @@ class _AsyncioWaiter(Waiter):
     def wait(self) -> Awaitable[None]:
         # The loop itself holds who waits in it: what wakes them refers to them weakly, and a task
         # that nobody else refers to would be collected while it waits.
-        held: set[Waiter] = self._loop.__dict__.setdefault(HELD, set())
-        held.add(self)
-        self._future.add_done_callback(lambda _: held.discard(self))
+        held: set[asyncio.Future[None]] = self._loop.__dict__.setdefault(HELD, set())
+        held.add(self._future)
+        self._future.add_done_callback(held.discard)
         return self._future
 
     def _is_here(self) -> bool:

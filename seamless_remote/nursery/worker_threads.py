@@ -30,6 +30,8 @@ async def offload(work: Callable[..., T], *args: Any) -> T:
     try:
         if not is_asyncio(loop):
             return await anyio.to_thread.run_sync(work, *args)
+        if not can_start_threads():
+            return work(*args)  # once the loop has an executor, its end would need a thread, too
         # Not anyio's worker threads: a task that is cancelled by asyncio's own means does not wait
         # for them, and what the thread works on (a file, a buffer) is then used by two.
         future: Future[T] = Future()

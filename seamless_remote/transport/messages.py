@@ -251,10 +251,6 @@ class Response:
         if source is not None:
             source.abandon()
 
-    async def aclose(self) -> None:
-        """The same, as other streams have it. Does not block."""
-        self.abandon()
-
     async def __aenter__(self) -> Response:
         return self
 

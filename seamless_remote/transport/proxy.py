@@ -13,18 +13,16 @@ _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})(?: ([^\r\n]*))?\r?\n")
 
 
-async def open_tunnel(
-    sock: socket.socket, proxy_host: str, host: str, port: int, *, authorization: str | None = None
-) -> None:
+async def open_tunnel(sock: socket.socket, proxy_host: str, host: str, port: int) -> None:
     """Have the proxy that a non-blocking socket is connected to connect it on to `host`.
 
-    What the other end of the tunnel sends stays in the socket, from its first byte.
-    `authorization` is the value of a Proxy-Authorization header. Any failure is an OSError that
-    names the proxy and what it said. After an error or a cancellation the socket is closed.
+    What the other end of the tunnel sends stays in the socket, from its first byte. Any failure is
+    an OSError that names the proxy and what it said. After an error or a cancellation the socket is
+    closed.
     """
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        await _send(sock, _request(target, authorization))
+        await _send(sock, _request(target))
         head = await _receive_head(sock)
         if (refusal := _refusal(head)) is not None:
             raise ConnectionError(f"it answered {refusal}")
@@ -37,14 +35,11 @@ async def open_tunnel(
         raise
 
 
-def _request(target: str, authorization: str | None) -> bytes:
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    if authorization is not None:
-        lines.append(f"Proxy-Authorization: {authorization}")
-    # A blank in the target, or a line break anywhere, would be read as a different request.
-    if not (re.fullmatch("[!-~]+", target) and all(re.fullmatch("[ -~]+", line) for line in lines)):
+def _request(target: str) -> bytes:
+    # A blank or a line break would be read as a different request.
+    if not re.fullmatch("[!-~]+", target):
         raise OSError("the request would hold characters that no request can hold")
-    return "\r\n".join((*lines, "", "")).encode("ascii")
+    return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii")
 
 
 async def _send(sock: socket.socket, data: bytes) -> None:

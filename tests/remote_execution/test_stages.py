@@ -51,10 +51,13 @@ def own_code(name, number):
 def held():
     gc.collect()
     nursery = current_nursery()
+    # How many idle connections there are depends on how many calls happened to run at once; the
+    # pools bound them.
+    idle = sum(pool.idle for pool in nursery.snapshot().connections) if nursery else 0
     return {
         # seamless-transformer leaves a loop and a thread of its executor for each run().
         "threads": len([t for t in threading.enumerate() if t.name not in THEIRS]),
-        "sockets": len(psutil.Process().net_connections()),
+        "sockets": len(psutil.Process().net_connections()) - idle,
         "tasks": len(nursery.snapshot().tasks) if nursery else 0,
     }
 
@@ -101,11 +104,9 @@ def test_ten_rounds_of_stage_changes_give_right_results_and_pile_nothing_up(stag
     report = json.loads(program.stdout.splitlines()[-1])
     once_each = ["hashserver", "database"] * 3 + ["jobserver", "daskserver"]
     assert sorted(report["launches"]) == sorted(once_each)
-    rounds = report["rounds"]
+    first, last = report["rounds"][1], report["rounds"][-1]
     for what in ("threads", "sockets", "tasks"):
-        # Less than one more a round: how many idle connections there are depends on how many calls
-        # happened to run at once.
-        assert rounds[-1][what] - rounds[1][what] < len(rounds) - 2, rounds
+        assert last[what] <= first[what] + 2, report["rounds"]
 
 
 @pytest.mark.parametrize("remote", ["jobserver", "daskserver"])

@@ -40,9 +40,11 @@ def services(fresh_remote: None, shared_hashserver: Service, shared_database: Se
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_thousands_of_reads_at_once_beside_busy_processes(kind: str, services: Path) -> None:
+    count = 5 * MANY if kind == "asyncio" else MANY
+
     async def main() -> None:
         async with seamless_remote.open_nursery():
-            with within_bounds(reads(services, MANY)) as calls:
+            with within_bounds(reads(services, count)) as calls:
                 await all_at_once(calls)
 
     with busy_processes(2):

@@ -127,6 +127,7 @@ def test_cancelling_one_of_several_leaves_the_others_the_buffer(
     assert found == [content] * 2
     # The first one drives the transfer. The next one goes on with it, on another connection.
     assert between.count(checksum.hex()) == (2 if who == "first" else 1)
+    assert between.abandoned == (1 if who == "first" else 0)
 
 
 def test_a_download_goes_on_from_where_it_stands_when_the_one_who_drives_it_is_cancelled(
