@@ -78,7 +78,7 @@ class Client:
     @property
     def in_flight(self) -> int:
         """How many calls are under way."""
-        return self.counters.in_flight
+        return len(self.counters.calls)
 
     def describe(self) -> str:
         """The service and its URL, for messages."""
@@ -185,7 +185,7 @@ class Client:
             retries=counters.retries,
             bytes_sent=counters.bytes_sent,
             bytes_received=counters.bytes_received,
-            in_flight=counters.in_flight,
+            in_flight=self.in_flight,
         )
 
     # For the clients of the services.
@@ -229,17 +229,18 @@ class Client:
         more than `limit` bytes.
         """
         started = time.perf_counter()
+        sent = received = 0
         try:
             response = await self._sent(
                 call, endpoint, request, lane=lane, read_timeout=read_timeout, urgent=urgent
             )
-        except BaseException:
-            self.counters.request(0)
-            raise
-        self._note_answer(request, response, started)
-        body = await response.read(limit)
-        self.counters.receive(len(body))
-        self._raise_if_transient(response, body)
+            sent = self._note_answer(request, response, started)
+            body = await response.read(limit)
+            received = len(body)
+        finally:
+            self.counters.request(sent, received)
+        if response.status >= 400:
+            self._raise_if_transient(response, body)
         return response.status, body
 
     @staticmethod
@@ -272,6 +273,7 @@ class Client:
         it may have opened since the call was let pass.
         """
         started = time.perf_counter()
+        sent = 0
         try:
             response = await self._sent(
                 call,
@@ -283,10 +285,9 @@ class Client:
                 patience=patience,
                 urgent=urgent,
             )
-        except BaseException:
-            self.counters.request(0)
-            raise
-        self._note_answer(request, response, started)
+            sent = self._note_answer(request, response, started)
+        finally:
+            self.counters.request(sent)
         return response
 
     def _sent(
@@ -315,12 +316,13 @@ class Client:
             patience=patience,
         )
 
-    def _note_answer(self, request: Request, response: Response, started: float) -> None:
-        if not response.is_pending:
+    def _note_answer(self, request: Request, response: Response, started: float) -> int:
+        """Note that the service answered; how many bytes of the request's body it was sent."""
+        if response.status:  # it is pending otherwise
             self.health.success(time.perf_counter() - started)
         # With Expect: 100-continue, an early answer means that the body was not sent.
         sent = not request.expect_continue or response.status == 200
-        self.counters.request(request.body_length if sent else 0)
+        return request.body_length if sent else 0
 
     def _refused(self, what: str, status: int, body: bytes) -> RefusedError:
         text = quote(body)

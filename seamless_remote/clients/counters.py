@@ -29,31 +29,27 @@ class ClientSnapshot:
 class Counters:
     """What a client counts, for calls of any thread."""
 
-    __slots__ = ("_lock", "bytes_received", "bytes_sent", "in_flight", "requests", "retries")
+    __slots__ = ("_lock", "bytes_received", "bytes_sent", "calls", "requests", "retries")
 
     def __init__(self) -> None:
         # Reentrant: a call that is destroyed with its loop is counted off wherever the collector
         # runs, maybe in here.
         self._lock = threading.RLock()
-        self.requests = self.retries = self.in_flight = 0
+        self.requests = self.retries = 0
         self.bytes_sent = self.bytes_received = 0
-
-    def begin_call(self) -> None:
-        with self._lock:
-            self.in_flight += 1
-
-    def end_call(self) -> None:
-        with self._lock:
-            self.in_flight -= 1
+        self.calls: set[int] = set()
+        """The ids of what is under way. To add or discard one is atomic, and takes no lock."""
 
     def retry(self) -> None:
         with self._lock:
             self.retries += 1
 
-    def request(self, bytes_sent: int) -> None:
+    def request(self, bytes_sent: int, bytes_received: int = 0) -> None:
+        """A request was made, and so much of its answer is received by now."""
         with self._lock:
             self.requests += 1
             self.bytes_sent += bytes_sent
+            self.bytes_received += bytes_received
 
     def receive(self, count: int) -> None:
         with self._lock:

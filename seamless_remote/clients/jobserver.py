@@ -111,7 +111,8 @@ class JobserverClient(Client):
         """
         # Not in the `except` line, which is also run when the loop is dropped.
         cancelled = anyio.get_cancelled_exc_class()
-        self.counters.begin_call()
+        calls = self.counters.calls
+        calls.add(id(call))
         try:
             return await self._run(call, job)
         except cancelled:
@@ -119,7 +120,7 @@ class JobserverClient(Client):
                 await self._cancel_quietly(call, job)
             raise
         finally:
-            self.counters.end_call()
+            calls.discard(id(call))
 
     async def _run(self, call: Call, job: Job) -> Any:
         endpoint = await self.address.acquire()

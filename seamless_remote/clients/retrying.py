@@ -126,7 +126,7 @@ class Tries(Generic[T]):
                 another try.
         """
         counters = self._client.counters
-        counters.begin_call()
+        counters.calls.add(id(self))
         try:
             while True:
                 endpoint = self._client.address.current() or await self._launched()
@@ -155,7 +155,7 @@ class Tries(Generic[T]):
                     self._client.note_success(endpoint)
                     return outcome
         finally:
-            counters.end_call()
+            counters.calls.discard(id(self))
 
     async def run_within(self, seconds: float) -> T:
         """The same, for so many seconds at most. ServiceTimeout: they ran out."""

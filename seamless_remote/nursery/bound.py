@@ -114,11 +114,10 @@ class Bound:
     def take_now(self, loop: Any) -> Share | None:
         """A place for a task of `loop`, or None if it has to wait."""
         with self._lock:
-            share = self._share_of(loop)
-            taken = self._take(share)
+            share = self._take(loop)
         if self._returned:
             self._settle()
-        return share if taken else None
+        return share
 
     async def take(self, loop: Any) -> Share:
         """A place for this task of `loop`, in its turn.
@@ -128,8 +127,9 @@ class Bound:
         waiter = waiter_in(loop)
         ticket = None
         with self._lock:
-            share = self._share_of(loop)
-            if not self._take(share):
+            share = self._take(loop)
+            if share is None:
+                share = self._shares[id(loop)]
                 ticket = Ticket(next(self._numbers), waiter)
                 share.waiting[ticket.number] = ticket
                 self._waiting += 1
@@ -152,7 +152,8 @@ class Bound:
 
     def give_back(self, share: Share) -> None:
         """Give a place back, from any thread; the first in line gets it."""
-        self._return(share, None)
+        self._returned.append((share, None))
+        self._settle()
 
     def resize(self, places: int) -> None:
         """Change the number of places (0: no bound); what is in flight stays."""
@@ -204,12 +205,19 @@ class Bound:
     # The lock is held in all that follows. A KeyboardInterrupt comes after a call, or at the end of
     # a loop's turn. So what has to be done at once is done without a call in between.
 
-    def _share_of(self, loop: Any) -> Share:
+    def _take(self, loop: Any) -> Share | None:
         share = self._shares.get(id(loop))
-        if share is not None and share.loop() is loop:
-            return share
-        if share is not None:  # of a collected loop, whose id this one has now
-            self._write_off(share)
+        if share is None or share.loop() is not loop:
+            share = self._new_share(loop, share)
+        if share.held and self._taken >= self._places and not self._has_freed():
+            return None
+        share.held += 1
+        self._taken += 1
+        return share
+
+    def _new_share(self, loop: Any, former: Share | None) -> Share:
+        if former is not None:  # of a collected loop, whose id this one has now
+            self._write_off(former)
         if len(self._shares) >= MAX_IDLE_SHARES:
             self._forget_idle()
         share = self._shares[id(loop)] = Share(loop)
@@ -220,15 +228,10 @@ class Bound:
             if not (share.held or share.waiting):
                 del self._shares[share.key]
 
-    def _take(self, share: Share) -> bool:
-        if share.held and self._taken >= self._places:
-            self._write_off_ended()
-            # Those who waited for what this has freed come first.
-            if self._waiting or self._taken >= self._places:
-                return False
-        share.held += 1
-        self._taken += 1
-        return True
+    def _has_freed(self) -> bool:
+        """Whether the ends of other loops have freed a place that nobody has waited for."""
+        self._write_off_ended()
+        return not self._waiting and self._taken < self._places
 
     def _take_back(self) -> None:
         share, ticket = self._returned[0]
@@ -244,7 +247,7 @@ class Bound:
             ticket.granted = False
         share.held -= 1
         self._taken -= 1
-        if not share.held:
+        if share.waiting and not share.held:
             self._grant_first(share)
 
     def _hand_on(self) -> None:

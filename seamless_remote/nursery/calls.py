@@ -61,7 +61,10 @@ class TrackedCall(Call):
     __slots__ = ("_calls", "_deadline", "_ending", "started", "thread", "what")
 
     def __init__(self, loop: Any, settings: Settings, calls: Calls, what: str) -> None:
-        super().__init__(loop, settings)
+        # Not by `super()`: this is made for each call.
+        self.loop = loop
+        self.settings = settings
+        self.waits_for = None
         self.what = what
         self.thread = threading.get_ident()
         self.started = time.monotonic()

@@ -10,11 +10,10 @@ import asyncio
 import math
 import sys
 import weakref
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol
 
-from .event_loops import is_asyncio, running_loop
+from .event_loops import running_loop
 
 
 class Deadline(Protocol):
@@ -53,7 +52,8 @@ class _AsyncioDeadline:
         # Weakly: once its loop is closed, only this may refer to the task, from within its own
         # coroutines. The collector could then close the inner ones before the outer ones.
         self._task = weakref.ref(task)
-        self._cancellations = _cancellations_of(task)
+        if sys.version_info >= (3, 11):
+            self._cancellations = task.cancelling()
 
     def set(self, seconds: float) -> None:
         due = self._loop.time() + seconds
@@ -72,23 +72,16 @@ class _AsyncioDeadline:
         task = self._task()
         if task is None:
             return False
-        if hasattr(task, "uncancel"):
-            task.uncancel()
         # Not if somebody else has asked for a cancellation too: that one goes on.
-        others = _cancellations_of(task) - self._cancellations
-        return exc_type is asyncio.CancelledError and not others
+        if sys.version_info >= (3, 11) and task.uncancel() > self._cancellations:
+            return False
+        return exc_type is asyncio.CancelledError
 
     def _cancel(self) -> None:
         self.passed = True
         task = self._task()
         if task is not None:
             task.cancel()
-
-
-def _cancellations_of(task: asyncio.Task[Any]) -> int:
-    """How often a task has been asked to end, less what was taken back; 0 before Python 3.11."""
-    ask: Callable[[], int] | None = getattr(task, "cancelling", None)
-    return 0 if ask is None else ask()
 
 
 class _TrioDeadline:
@@ -116,7 +109,9 @@ class _TrioDeadline:
 
 def deadline_in(loop: Any) -> Deadline:
     """A deadline, not set yet, for a task of `loop`, which runs this code."""
-    return _AsyncioDeadline(loop) if is_asyncio(loop) else _TrioDeadline()
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        return _AsyncioDeadline(loop)
+    return _TrioDeadline()
 
 
 class TimeLimit:

@@ -50,7 +50,7 @@ def inside_trio_task(loop: Any) -> bool:
 
     Libraries that look for the current backend take such a loop for trio.
     """
-    return is_asyncio(loop) and in_trio_task()
+    return isinstance(loop, asyncio.AbstractEventLoop) and in_trio_task()
 
 
 def post(loop: Any, action: Callable[[], object]) -> None:
@@ -67,7 +67,9 @@ def has_ended(loop: Any) -> bool:
 
     A trio run never leaves tasks behind: it ends after them.
     """
-    return loop is None or (is_asyncio(loop) and bool(loop.is_closed()))
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        return loop.is_closed()
+    return loop is None
 
 
 def is_running(loop: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from anyio.lowlevel import checkpoint
 
@@ -15,8 +15,6 @@ from .parsing import SMALL_BODY, AnswerParser
 from .readiness import Readiness, Received, SilenceError, Step, readiness_in
 from .socket_io import TLS_RECORD, BrokenConnectionError, SocketIO
 from .urls import Origin
-
-T = TypeVar("T", bytes, int)
 
 _RECEIVE = 65536
 _SEND = 262144
@@ -109,8 +107,9 @@ class Connection:
             rest = self._send_first(request)
             if rest:
                 await self._send_rest(request, rest)
-            self._enter(State.AWAITING, Stage.AWAITING)
-            if self._may_hold_bytes():
+            self.state = State.AWAITING
+            request.stage = Stage.AWAITING
+            if self._io.is_tls or self._parser.begun:
                 arrived = await self._wait(self._take_answer, patience)
             else:
                 arrived = await readiness.until(self._take_answer, patience)
@@ -159,7 +158,9 @@ class Connection:
         if rest is None:
             self._finish()
         else:
-            self._enter(State.BODY, Stage.BODY)
+            self.state = State.BODY
+            if self._request is not None:
+                self._request.stage = Stage.BODY
 
     def _finish(self) -> None:
         # Not after a request with `Connection: close` either: few servers repeat that.
@@ -179,16 +180,12 @@ class Connection:
             self._request.abort = None
             self._request = None
 
-    def _enter(self, state: State, stage: Stage) -> None:
-        self.state = state
-        if self._request is not None:
-            self._request.stage = stage
-
     # Sending.
 
     def _send_first(self, request: Request) -> list[memoryview]:
         """Send the head, and a small body with it, without waiting; what is left to be sent."""
-        self._enter(State.SENDING, Stage.SENDING)
+        self.state = State.SENDING
+        request.stage = Stage.SENDING
         first, rest = self._first_piece(request)
         try:
             sent = self._io.send(first)
@@ -246,13 +243,10 @@ class Connection:
 
     # Steps of receiving (see `Readiness.until`).
 
-    def _may_hold_bytes(self) -> bool:
-        """Whether bytes may have come that no wait announces: the parser has them, or TLS."""
-        return self._parser.begun or self._io.is_tls
-
     async def _wait(self, step: Step, patience: float | None = None) -> bool:
         """Receive until `step` has ENOUGH; False if it has not within `patience` seconds."""
-        if self._may_hold_bytes():
+        if self._io.is_tls or self._parser.begun:
+            # Bytes may have come that no wait announces: the parser has them, or TLS.
             while (received := step()) is Received.SOME:
                 pass
             if received is Received.ENOUGH:
@@ -264,10 +258,10 @@ class Connection:
 
     def _take_answer(self) -> Received:
         """Enough is all of a small answer, or the head of a large one."""
-        if self._parser.ready:
-            return Received.ENOUGH
-        received = self._absorb(_RECEIVE)
-        return Received.ENOUGH if self._parser.ready else received
+        parser = self._parser
+        if not parser.ready and self._absorb(_RECEIVE) is Received.NOTHING:
+            return Received.NOTHING
+        return Received.ENOUGH if parser.ready else Received.SOME
 
     def _take_head(self) -> Received:
         received = self._take_answer()
@@ -284,7 +278,10 @@ class Connection:
             count = self._io.receive_into(self._room)
             if count is None:
                 return Received.NOTHING
-            self._parse(parser.pass_over, count)
+            if count:
+                parser.pass_over(count)
+            else:
+                self._end_stream()
         else:
             # No more body can come of it than there is room for.
             if self._absorb(min(len(self._room), _RECEIVE)) is Received.NOTHING:
@@ -300,20 +297,16 @@ class Connection:
         data = self._io.receive(size)
         if data is None:
             return Received.NOTHING
-        self._parse(self._parser.feed, data)
+        if data:
+            self._parser.feed(data)
+        else:
+            self._end_stream()
         return Received.SOME
 
-    def _parse(self, step: Callable[[T], None], received: T) -> None:
-        """Tell the parser what was received; nothing is the end of the stream."""
-        try:
-            if received:
-                step(received)
-            elif not self._parser.begun:
-                raise BrokenConnectionError("end of stream")
-            else:
-                self._parser.end()
-        except ProtocolError as exc:
-            raise ProtocolError(f"{self._what()}: {exc}") from None
+    def _end_stream(self) -> None:
+        if not self._parser.begun:
+            raise BrokenConnectionError("end of stream")
+        self._parser.end()
 
     # Failures.
 
@@ -331,6 +324,8 @@ class Connection:
 
     def _seen_as(self, failure: BaseException) -> ServiceError | None:
         """What a failure of ours is to its user; None for any other one."""
+        if isinstance(failure, ProtocolError):
+            return ProtocolError(f"{self._what()}: {failure}")
         if isinstance(failure, SilenceError):
             assert self._readiness is not None
             doing = "taking in the request" if self.state is State.SENDING else "answering"

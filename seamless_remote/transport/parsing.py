@@ -17,7 +17,8 @@ class AnswerParser:
     """Reads one answer after another; `expect` starts the next one. Never the answer to a HEAD.
 
     `begun` turns true with the first byte, `continued` with a 100, `head_complete` and `complete`
-    with the end of the head and of the body. Any fault is a ProtocolError, and is final.
+    with the end of the head and of the body. `ready` says that the answer can be handed on: all of
+    it when it is small, else its head. Any fault is a ProtocolError, and is final.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class AnswerParser:
         "headers",
         "keep_alive",
         "length",
+        "ready",
         "status",
     )
 
@@ -57,6 +59,7 @@ class AnswerParser:
         self.continued = False
         self.head_complete = False
         self.complete = False
+        self.ready = False
         self.keep_alive = False
         self.status = 0
         self.length: int | None = None
@@ -65,13 +68,6 @@ class AnswerParser:
     def discard(self) -> None:
         """Let go of the parser, which refers back to this object."""
         self._parser = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether the answer can be handed on: all of it when it is small, else its head."""
-        return self.complete or (
-            self.head_complete and (self.length is None or self.length > SMALL_BODY)
-        )
 
     @property
     def bypassed(self) -> bool:
@@ -108,6 +104,7 @@ class AnswerParser:
             if self._head_size > MAX_HEAD:
                 raise ProtocolError(f"the answer's head is longer than {MAX_HEAD} bytes")
         elif not self.complete:
+            self.ready = self.length is None or self.length > SMALL_BODY
             self._bound_framing(len(data))
             self._bypass()
 
@@ -123,7 +120,7 @@ class AnswerParser:
     def end(self) -> None:
         """Take in the end of the stream: ProtocolError unless the answer is complete with it."""
         if self._until_end:
-            self.complete = True
+            self.complete = self.ready = True
         if not self.complete:
             where = "its body" if self.head_complete else "its head"
             raise ProtocolError(f"the server closed the connection before the end of {where}")
@@ -198,4 +195,4 @@ class AnswerParser:
 
     def on_message_complete(self) -> None:
         if self.head_complete:
-            self.complete = True
+            self.complete = self.ready = True

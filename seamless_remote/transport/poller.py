@@ -28,10 +28,10 @@ class Watched(Protocol):
         """When the wait is over at the latest, in the loop's time; infinity: never. It may grow."""
 
     def ready(self) -> None:
-        """There is something to receive, or to be sent. Watches on by `Poller.watch`, or not."""
+        """There is something to receive, or to be sent. It is watched no more."""
 
     def overdue(self) -> None:
-        """Its time is over."""
+        """Its time is over. It is watched no more."""
 
 
 class Poller(ABC):
@@ -73,6 +73,7 @@ class Poller(ABC):
         # A list, for a destructor may have a socket forgotten at any moment.
         for watched in list(self._watched.values()):
             if watched.due <= now:
+                self.forget(watched.descriptor)
                 watched.overdue()
             else:
                 following = min(following, watched.due)
@@ -112,7 +113,7 @@ class EpollPoller(Poller):
         reported = [descriptor for descriptor, _ in self._epoll.poll(0)]
         try:
             for descriptor in reported:
-                watched = self._watched.get(descriptor)
+                watched = self._watched.pop(descriptor, None)
                 if watched is not None:
                     watched.ready()
         except BaseException:
@@ -140,6 +141,7 @@ class LoopPoller(Poller):
     def _tell(self, descriptor: int) -> None:
         watched = self._watched.get(descriptor)
         if watched is not None:
+            self.forget(descriptor)
             watched.ready()
 
 

@@ -25,6 +25,9 @@ from .urls import Origin, is_loopback, parse_url
 
 logger = logging.getLogger(__name__)
 
+UNCHECKED = 0.02
+"""Seconds for which an idle connection counts as in use by its server, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
@@ -93,7 +96,20 @@ class Pool:
         try:
             if request.stage is Stage.QUEUED and request.before_sending is not None:
                 request.before_sending()
-            connection, response = await self._exchange(call, request, read_timeout, patience)
+            response = None
+            connection = self._reusable(call.settings.idle_connection_lifetime, request.safe)
+            if connection is not None:
+                try:
+                    response = await connection.exchange(request, call.loop, read_timeout, patience)
+                except (ConnectError, ClosedBeforeAnswerError) as exc:
+                    # A ConnectError here says that nothing was sent.
+                    if not (request.safe or isinstance(exc, ConnectError)):
+                        raise
+                    logger.debug("%s: %s; sent again on a new connection", self.origin, exc)
+            if connection is None or response is None:
+                request.stage = Stage.CONNECTING
+                connection = await self._open(call.settings)
+                response = await connection.exchange(request, call.loop, read_timeout, patience)
         except BaseException:
             self.bound.give_back(share)
             raise
@@ -143,31 +159,20 @@ class Pool:
             bytes_received=self._traffic.received,
         )
 
-    async def _exchange(
-        self, call: Call, request: Request, read_timeout: float | None, patience: float | None
-    ) -> tuple[Connection, Response]:
-        loop = call.loop
-        connection = self._reusable(call.settings.idle_connection_lifetime)
-        if connection is not None:
-            try:
-                return connection, await connection.exchange(request, loop, read_timeout, patience)
-            except (ConnectError, ClosedBeforeAnswerError) as exc:
-                # A ConnectError here says that nothing was sent.
-                if not (request.safe or isinstance(exc, ConnectError)):
-                    raise
-                logger.debug("%s: %s; sent again on a new connection", self.origin, exc)
-        request.stage = Stage.CONNECTING
-        connection = await self._open(call.settings)
-        return connection, await connection.exchange(request, loop, read_timeout, patience)
+    def _reusable(self, lifetime: float, safe: bool) -> Connection | None:
+        """An idle connection, unless it is too old or the server has ended it.
 
-    def _reusable(self, lifetime: float) -> Connection | None:
-        oldest = time.monotonic() - lifetime
+        For a safe request, one that was in use a moment ago is not looked at: if it has ended, the
+        request is sent once more.
+        """
+        now = time.monotonic()
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if connection.idle_since > oldest and not connection.is_stale():
+            idle = now - connection.idle_since
+            if idle < lifetime and ((safe and idle < UNCHECKED) or not connection.is_stale()):
                 return connection
             connection.close()
             logger.debug("%s: idle connection was stale", self.origin)

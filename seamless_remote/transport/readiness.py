@@ -17,7 +17,6 @@ from typing import Any
 import anyio
 
 from ..nursery.deadline import TimeLimit
-from ..nursery.event_loops import is_asyncio
 from .poller import Poller, poller_of
 from .socket_io import BrokenConnectionError
 
@@ -70,7 +69,7 @@ class Readiness(ABC):
 
 def readiness_in(loop: Any, sock: socket.socket, timeout: float | None) -> Readiness:
     """The way to wait for a non-blocking socket in `loop`, which runs this task."""
-    if is_asyncio(loop):
+    if isinstance(loop, asyncio.AbstractEventLoop):
         return AsyncioReadiness(sock, timeout, loop)
     return AwaitedReadiness(sock, timeout)
 
@@ -116,65 +115,55 @@ class AsyncioReadiness(Readiness):
     Steps are called by the loop itself: the task wakes up once, when there is enough.
     """
 
-    __slots__ = ("_loop", "_patience_ends", "_poller", "_step", "_waiter", "descriptor", "due")
+    __slots__ = ("_loop", "_patience_ends", "_poller", "_silence", "_step", "_waiter",
+                 "descriptor", "due")  # fmt: skip
 
     def __init__(
         self, sock: socket.socket, timeout: float | None, loop: asyncio.AbstractEventLoop
     ) -> None:
-        super().__init__(sock, timeout)
+        # Not by `super()`: this is made for each exchange.
+        self.sock = sock
+        self.timeout = timeout
         self.descriptor = sock.fileno()
-        self.due = math.inf
+        self.due = self._patience_ends = math.inf
+        self._silence = math.inf if timeout is None else timeout
         self._loop = loop
         # Before anything is sent: it may need a descriptor. And only until `detach`: an error that
         # somebody keeps leads here, by its frames, and must not keep that descriptor.
         self._poller: Poller | None = poller_of(loop)
         self._step: Step | None = None
         self._waiter: asyncio.Future[bool] | None = None
-        self._patience_ends = math.inf
+        """What a wait ends by, while there is one."""
 
-    def until(self, step: Step, patience: float | None = None) -> Awaitable[bool]:
+    def until(self, step: Step | None, patience: float | None = None) -> Awaitable[bool]:
+        """See `Readiness`. Without a step, until something has come or the kernel takes more."""
+        assert self._poller is not None
+        now = self._loop.time()
+        self._patience_ends = math.inf if patience is None else now + patience
+        self.due = min(self._patience_ends, now + self._silence)
         self._step = step
-        return self._wait(patience)
+        self._waiter = waiter = self._loop.create_future()
+        self._poller.watch(self, writing=step is None)
+        return waiter
 
     async def readable_or_writable(self) -> None:
-        self._step = None
-        await self._wait(writing=True)
+        await self.until(None)
 
     def detach(self) -> None:
         poller, self._poller = self._poller, None
-        if poller is not None:
+        if poller is not None and self._waiter is not None:
             poller.forget(self.descriptor)
-
-    def _wait(
-        self, patience: float | None = None, *, writing: bool = False
-    ) -> asyncio.Future[bool]:
-        loop = self._loop
-        now = loop.time()
-        self._patience_ends = math.inf if patience is None else now + patience
-        self._note_progress(now)
-        waiter = self._waiter = loop.create_future()
-        assert self._poller is not None
-        self._poller.watch(self, writing=writing)
-        return waiter
-
-    def _note_progress(self, now: float) -> None:
-        silence_ends = math.inf if self.timeout is None else now + self.timeout
-        self.due = min(self._patience_ends, silence_ends)
 
     def ready(self) -> None:
         """Called by the poller: something has come, or can be sent."""
-        poller, waiter, step = self._poller, self._waiter, self._step
-        if poller is None:
-            return
-        poller.forget(self.descriptor)
+        waiter, step = self._waiter, self._step
+        self._waiter = None
         if waiter is None or waiter.done():
             return
-        if step is None:
-            waiter.set_result(True)
-            return
         try:
-            while (received := step()) is Received.SOME:
-                pass
+            received = Received.ENOUGH if step is None else step()
+            while step is not None and received is Received.SOME:
+                received = step()
         except Exception as exc:
             _fail(waiter, exc)
         except BaseException:
@@ -184,16 +173,14 @@ class AsyncioReadiness(Readiness):
         else:
             if received is Received.ENOUGH:
                 waiter.set_result(True)
-            else:
-                self._note_progress(self._loop.time())
-                poller.watch(self)
+            elif self._poller is not None:
+                self._waiter = waiter
+                self.due = min(self._patience_ends, self._loop.time() + self._silence)
+                self._poller.watch(self)
 
     def overdue(self) -> None:
         """Called by the poller: the patience or the timeout is over."""
-        poller, waiter = self._poller, self._waiter
-        if poller is None:
-            return
-        poller.forget(self.descriptor)
+        waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
             return
         if self._patience_ends <= self._loop.time():

@@ -489,7 +489,7 @@ def _within(
     monkeypatch.setattr(bound, method, patched)
 
 
-@pytest.mark.parametrize("method", ["_share_of", "_take", "_take_back", "_hand_on", "_wake"])
+@pytest.mark.parametrize("method", ["_take", "_new_share", "_take_back", "_hand_on", "_wake"])
 def test_a_place_given_back_by_the_collector_while_the_lock_is_held_goes_to_the_next(
     monkeypatch: pytest.MonkeyPatch, loop_threads: Loops, threaded: Start, method: str
 ) -> None:
@@ -519,7 +519,7 @@ def test_a_place_given_back_by_the_collector_while_the_lock_is_held_goes_to_the_
     assert state(bound) == (3, 1)
 
 
-@pytest.mark.parametrize("method", ["_share_of", "_take", "_take_back", "_hand_on", "_wake"])
+@pytest.mark.parametrize("method", ["_take", "_new_share", "_take_back", "_hand_on", "_wake"])
 def test_a_signal_handler_may_take_a_place_while_its_thread_holds_the_lock(
     monkeypatch: pytest.MonkeyPatch, loop_threads: Loops, threaded: Start, method: str
 ) -> None:
