@@ -144,10 +144,12 @@ class Bound:
                 self._saturated = True
                 if self.name:
                     logger.info("%s: %g in flight, others wait", self.name, self._places)
-            await waiter.wait()
+            await waiter.pending()
         except BaseException:
             self._return(share, ticket)
             raise
+        finally:
+            waiter.dismiss()
         return share
 
     def give_back(self, share: Share) -> None:
@@ -209,7 +211,8 @@ class Bound:
         share = self._shares.get(id(loop))
         if share is None or share.loop() is not loop:
             share = self._new_share(loop, share)
-        if share.held and self._taken >= self._places and not self._has_freed():
+        full = share.held and self._taken >= self._places
+        if full and (len(self._shares) == 1 or not self._has_freed()):
             return None
         share.held += 1
         self._taken += 1
@@ -255,13 +258,18 @@ class Bound:
         if self._taken >= self._places:
             self._write_off_ended()
         while self._waiting and self._taken < self._places:
+            first = None
             waiting = [share for share in list(self._shares.values()) if share.waiting]
-            running = [share for share in waiting if is_running(share.loop())]
-            if not running:
+            for share in waiting:
+                if first is not None and share.first_number() > first.first_number():
+                    continue
+                if is_running(share.loop()):
+                    first = share
+            if first is None:
                 for share in waiting:
                     self._watch(share)
                 return
-            self._grant_first(min(running, key=Share.first_number))
+            self._grant_first(first)
 
     def _grant_first(self, share: Share) -> None:
         """Give the first waiter of a loop a place, if anybody waits there."""

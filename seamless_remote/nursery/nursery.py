@@ -79,9 +79,10 @@ class RemoteNursery:
     @property
     def is_open(self) -> bool:
         """Whether it looks after what the process holds; False once its loop was closed."""
-        return self.state is NurseryState.OPEN and not (
-            self.home is not None and has_ended(self.home)
-        )
+        if self.state is not NurseryState.OPEN:
+            return False
+        # A hosted one ends with its loop.
+        return self.hosted or self.home is None or not has_ended(self.home)
 
     def rearrange(self) -> None:
         """Have it look at which services it is to run. From any thread; does not wait."""

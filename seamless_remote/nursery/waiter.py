@@ -51,9 +51,20 @@ class Waiter(ABC):
             return False
         return True
 
+    async def wait(self) -> None:
+        """Wait until it is woken."""
+        try:
+            await self.pending()
+        finally:
+            self.dismiss()
+
     @abstractmethod
-    def wait(self) -> Awaitable[None]:
-        """Wait until it is woken. Await it at once."""
+    def pending(self) -> Awaitable[None]:
+        """The wait itself, without a frame for each who waits. Await it at once, then `dismiss`."""
+
+    @abstractmethod
+    def dismiss(self) -> None:
+        """The wait is over, or was cancelled."""
 
     @abstractmethod
     def _is_here(self) -> bool:
@@ -75,13 +86,16 @@ class _AsyncioWaiter(Waiter):
         super().__init__(loop)
         self._future: asyncio.Future[None] = loop.create_future()
 
-    def wait(self) -> Awaitable[None]:
+    def pending(self) -> Awaitable[None]:
         # The loop itself holds who waits in it: what wakes them refers to them weakly, and a task
         # that nobody else refers to would be collected while it waits.
-        held: set[asyncio.Future[None]] = self._loop.__dict__.setdefault(HELD, set())
-        held.add(self._future)
-        self._future.add_done_callback(held.discard)
+        self._loop.__dict__.setdefault(HELD, set()).add(self._future)
         return self._future
+
+    def dismiss(self) -> None:
+        held: set[asyncio.Future[None]] | None = self._loop.__dict__.get(HELD)
+        if held is not None:  # an interrupt may have come before the wait
+            held.discard(self._future)
 
     def _is_here(self) -> bool:
         # The one that never raises: most wakers of other threads run no loop at all.
@@ -101,8 +115,11 @@ class _TrioWaiter(Waiter):
         # trio runs, so it has been imported: this saves the look-up that `import` makes.
         self._event: trio.Event = sys.modules["trio"].Event()
 
-    def wait(self) -> Awaitable[None]:
+    def pending(self) -> Awaitable[None]:
         return self._event.wait()
+
+    def dismiss(self) -> None:
+        """Nothing holds it."""
 
     def _is_here(self) -> bool:
         lowlevel = sys.modules["trio.lowlevel"]

@@ -50,11 +50,12 @@ class Connection:
     CLOSED if the connection cannot serve again) or when it was given up (CLOSED).
     """
 
-    __slots__ = ("_io", "_on_end", "_parser", "_readiness", "_request", "_reusable", "_room",
-                 "idle_since", "origin", "share", "state")  # fmt: skip
+    __slots__ = ("_authority", "_io", "_on_end", "_parser", "_readiness", "_request", "_reusable",
+                 "_room", "idle_since", "origin", "share", "state")  # fmt: skip
 
     def __init__(self, io: SocketIO, origin: Origin, on_end: Callable[[Connection], None]) -> None:
         self.origin = origin
+        self._authority = origin.authority
         self.state = State.IDLE
         self.idle_since = 0.0
         self.share: Share | None = None
@@ -197,7 +198,7 @@ class Connection:
 
     def _first_piece(self, request: Request) -> tuple[bytes, list[memoryview]]:
         """What goes out in the first send, and what of the body is left for later."""
-        head = request.head(self.origin.authority)
+        head = request.head(self._authority)
         body = request.body
         if body is None:
             return head, []

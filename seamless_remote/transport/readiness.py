@@ -10,6 +10,7 @@ import asyncio
 import enum
 import math
 import socket
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -71,25 +72,31 @@ def readiness_in(loop: Any, sock: socket.socket, timeout: float | None) -> Readi
     """The way to wait for a non-blocking socket in `loop`, which runs this task."""
     if isinstance(loop, asyncio.AbstractEventLoop):
         return AsyncioReadiness(sock, timeout, loop)
-    return AwaitedReadiness(sock, timeout)
+    return TrioReadiness(sock, timeout)
 
 
-class AwaitedReadiness(Readiness):
-    """For any backend of anyio."""
+class TrioReadiness(Readiness):
+    """For trio's loop, in the task that waits."""
 
     __slots__ = ()
 
     async def until(self, step: Step, patience: float | None = None) -> bool:
-        with TimeLimit(patience):
+        # trio runs, so it has been imported: this saves the look-up that `import` makes.
+        trio = sys.modules["trio"]
+        now = trio.current_time()
+        patience_ends = math.inf if patience is None else now + patience
+        silence = math.inf if self.timeout is None else self.timeout
+        # One scope for both limits and all waits: one for each wait costs a tenth of a look-up.
+        with trio.CancelScope(deadline=min(patience_ends, now + silence)) as scope:
             while True:
-                with TimeLimit(self.timeout) as waited:
-                    await anyio.wait_readable(self.sock)
-                if waited.expired:
-                    raise SilenceError
+                await trio.lowlevel.wait_readable(self.sock)
                 while (received := step()) is Received.SOME:
                     pass
                 if received is Received.ENOUGH:
                     return True
+                scope.deadline = min(patience_ends, trio.current_time() + silence)
+        if scope.deadline < patience_ends:
+            raise SilenceError
         return False
 
     async def readable_or_writable(self) -> None:

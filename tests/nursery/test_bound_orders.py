@@ -56,8 +56,11 @@ class Waiter:
         self.woken = True
         return not self.loop.is_closed
 
-    def wait(self) -> Waiter:
+    def pending(self) -> Waiter:
         return self
+
+    def dismiss(self) -> None:
+        """Nothing holds it."""
 
     def __await__(self) -> Generator[Waiter, None, None]:
         yield self
