@@ -5,7 +5,9 @@ Two rules keep it live whatever a loop does:
 - a waiter whose loop has ended, or does not run now, is passed over;
 - each loop may always have one in flight, even when the bound is reached. A loop that stands still
   with its places (it computes) cannot stop another one, and a synchronous call inside a host's loop
-  cannot deadlock.
+  cannot deadlock. While places go from hand to hand, a loop that has had its one waits its turn for
+  the next, but not for long: eight threads that each keep one in flight spend more on taking
+  Python's lock from each other than on their requests.
 
 So the bound is exact with one loop, and bound + loops - 1 at most.
 
@@ -31,7 +33,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from .event_loops import LoopEndedError, has_ended, is_running, post
+from .event_loops import LoopEndedError, call_later, has_ended, is_running, post
 from .waiter import Waiter, waiter_in
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,9 @@ class Ticket:
         self.granted = False
 
 
+LONGEST_TURN = 0.02
+"""Seconds for which a loop that has none in flight waits its turn before it gets one regardless."""
+
 MAX_IDLE_SHARES = 16
 """Loops that a bound remembers at most beside those that hold or want places."""
 
@@ -69,7 +74,8 @@ class Share:
     and the cleanup of those tasks then leaves the queue.
     """
 
-    __slots__ = ("held", "key", "loop", "waiting", "watched", "written_off")
+    __slots__ = ("handed_on", "held", "key", "loop", "takes_turns", "waiting", "watched",
+                 "written_off")  # fmt: skip
 
     def __init__(self, loop: Any) -> None:
         self.key = id(loop)
@@ -79,6 +85,10 @@ class Share:
         self.watched = False
         """Whether the loop, which has stopped, will tell when it turns again."""
         self.written_off = False
+        self.handed_on = 0
+        """How many places had gone from hand to hand when it last got one."""
+        self.takes_turns = False
+        """Whether it has none, and waits for its turn or the end of `LONGEST_TURN`."""
 
     def first_number(self) -> int:
         """The number of the one who has waited longest."""
@@ -97,6 +107,7 @@ class Bound:
         self._places: float = places or math.inf
         self._taken = 0
         self._waiting = 0
+        self._handed_on = 0
         self._shares: dict[int, Share] = {}
         self._numbers = count()
         self._saturated = False
@@ -193,9 +204,11 @@ class Bound:
         # Look again after unlocking: somebody may have appended while the lock was held.
         while self._returned and self._lock.acquire(blocking=False):
             while self._returned:
-                self._take_back()
+                share = self._take_back()
                 if self._waiting:
                     self._hand_on()
+                    if share is not None and share.waiting and not share.held:
+                        self._see_to(share)
                 if self._granted:
                     self._wake()
             self._lock.release()
@@ -204,17 +217,19 @@ class Bound:
                 if self.name:
                     logger.info("%s: drained, nobody waits any more", self.name)
 
-    # The lock is held in all that follows. A KeyboardInterrupt comes after a call, or at the end of
-    # a loop's turn. So what has to be done at once is done without a call in between.
+    # The lock is held in all that follows, but when `_end_turn` is called. A KeyboardInterrupt
+    # comes after a call, or at the end of a loop's turn. So what has to be done at once is done
+    # without a call in between.
 
     def _take(self, loop: Any) -> Share | None:
         share = self._shares.get(id(loop))
         if share is None or share.loop() is not loop:
             share = self._new_share(loop, share)
-        full = share.held and self._taken >= self._places
+        full = (share.held or share.waiting) and self._taken >= self._places
         if full and (len(self._shares) == 1 or not self._has_freed()):
             return None
         share.held += 1
+        share.handed_on = self._handed_on
         self._taken += 1
         return share
 
@@ -236,22 +251,22 @@ class Bound:
         self._write_off_ended()
         return not self._waiting and self._taken < self._places
 
-    def _take_back(self) -> None:
+    def _take_back(self) -> Share | None:
+        """Take note of the first that was returned; whose place it was, if it was one."""
         share, ticket = self._returned[0]
         del self._returned[0]
         if share is None or share.written_off:
-            return
+            return None
         if ticket is not None:
             if not ticket.granted:  # it waits, or its waiter was found dead
                 if ticket.number in share.waiting:
                     del share.waiting[ticket.number]
                     self._waiting -= 1
-                return
+                return None
             ticket.granted = False
         share.held -= 1
         self._taken -= 1
-        if share.waiting and not share.held:
-            self._grant_first(share)
+        return share
 
     def _hand_on(self) -> None:
         """Give the free places to those who have waited longest."""
@@ -269,7 +284,28 @@ class Bound:
                 for share in waiting:
                     self._watch(share)
                 return
+            self._handed_on += 1
             self._grant_first(first)
+
+    def _see_to(self, share: Share) -> None:
+        """Have a loop that has none in flight, and wants one, get one: now, or when its turn comes.
+
+        Now, if no place has gone from hand to hand since it got its last: then none may ever.
+        """
+        if share.takes_turns:
+            return
+        moving = self._handed_on != share.handed_on
+        if moving and call_later(share.loop(), LONGEST_TURN, partial(self._end_turn, share)):
+            share.takes_turns = True
+        else:
+            self._grant_first(share)
+
+    def _end_turn(self, share: Share) -> None:
+        with self._lock:
+            share.takes_turns = False
+            if not share.held:
+                self._grant_first(share)
+        self._return(None, None)
 
     def _grant_first(self, share: Share) -> None:
         """Give the first waiter of a loop a place, if anybody waits there."""
@@ -279,6 +315,7 @@ class Bound:
             if waiter is not None:
                 self._granted.append((share, ticket, waiter))
                 ticket.granted = True
+                share.handed_on = self._handed_on
                 share.held += 1
                 self._taken += 1
             del share.waiting[ticket.number]
@@ -320,4 +357,5 @@ class Bound:
         self._taken -= share.held
         self._waiting -= waiting
         del self._shares[share.key]
+        share.waiting = OrderedDict()
         self._returned.append((None, None))

@@ -62,6 +62,19 @@ def post(loop: Any, action: Callable[[], object]) -> None:
         raise LoopEndedError(str(exc)) from exc
 
 
+def call_later(loop: Any, seconds: float, action: Callable[[], object]) -> bool:
+    """Have `action` called in `loop` in so many seconds, if a task of it runs this code.
+
+    False: none does, or the loop is trio's, which has no timers without a task.
+    """
+    # The one that never raises; and see `waiter.Waiter`, on code outside of tasks.
+    here = asyncio._get_running_loop()
+    if here is None or here is not loop or asyncio.current_task(here) is None:
+        return False
+    here.call_later(seconds, action)
+    return True
+
+
 def has_ended(loop: Any) -> bool:
     """Whether `loop` was closed or collected (None), with whatever tasks were left in it.
 

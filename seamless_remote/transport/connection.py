@@ -12,7 +12,8 @@ from ..errors import ConnectError, ExchangeError, ProtocolError, ServiceError, S
 from ..nursery.bound import Share
 from .messages import Headers, Request, Response, Stage
 from .parsing import SMALL_BODY, AnswerParser
-from .readiness import Readiness, Received, SilenceError, Step, readiness_in
+from .poller import Received
+from .readiness import Readiness, SilenceError, Step, readiness_in
 from .socket_io import TLS_RECORD, BrokenConnectionError, SocketIO
 from .urls import Origin
 

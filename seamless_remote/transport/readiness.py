@@ -7,7 +7,6 @@ timeout cost several times as much (see `poller`).
 from __future__ import annotations
 
 import asyncio
-import enum
 import math
 import socket
 import sys
@@ -18,19 +17,8 @@ from typing import Any
 import anyio
 
 from ..nursery.deadline import TimeLimit
-from .poller import Poller, poller_of
+from .poller import Poller, Received, poller_of
 from .socket_io import BrokenConnectionError
-
-
-class Received(enum.Enum):
-    """What a step of receiving came to."""
-
-    NOTHING = enum.auto()
-    """No bytes have come: wait for more."""
-    SOME = enum.auto()
-    """Some bytes have come, and not enough: there may be more right now."""
-    ENOUGH = enum.auto()
-
 
 Step = Callable[[], Received]
 """Receives what has come, without waiting."""
@@ -140,7 +128,7 @@ class AsyncioReadiness(Readiness):
         self._poller: Poller | None = poller_of(loop)
         self._step: Step | None = None
         self._waiter: asyncio.Future[bool] | None = None
-        """What a wait ends by, while there is one."""
+        """What ends the wait, while there is one."""
 
     def until(self, step: Step | None, patience: float | None = None) -> Awaitable[bool]:
         """See `Readiness`. Without a step, until something has come or the kernel takes more."""
@@ -161,15 +149,16 @@ class AsyncioReadiness(Readiness):
         if poller is not None and self._waiter is not None:
             poller.forget(self.descriptor)
 
-    def ready(self) -> None:
-        """Called by the poller: something has come, or can be sent."""
+    def ready(self) -> Received:
+        """Called by the poller: something may have come, or can be sent; ENOUGH ends the wait."""
         waiter, step = self._waiter, self._step
-        self._waiter = None
         if waiter is None or waiter.done():
-            return
+            return Received.ENOUGH
+        moved = False
         try:
             received = Received.ENOUGH if step is None else step()
             while step is not None and received is Received.SOME:
+                moved = True
                 received = step()
         except Exception as exc:
             _fail(waiter, exc)
@@ -178,12 +167,13 @@ class AsyncioReadiness(Readiness):
             _fail(waiter, BrokenConnectionError("interrupted"))
             raise
         else:
-            if received is Received.ENOUGH:
-                waiter.set_result(True)
-            elif self._poller is not None:
-                self._waiter = waiter
-                self.due = min(self._patience_ends, self._loop.time() + self._silence)
-                self._poller.watch(self)
+            if received is Received.NOTHING:
+                if moved:
+                    self.due = min(self._patience_ends, self._loop.time() + self._silence)
+                return Received.SOME if moved else Received.NOTHING
+            waiter.set_result(True)
+        self._waiter = None
+        return Received.ENOUGH
 
     def overdue(self) -> None:
         """Called by the poller: the patience or the timeout is over."""

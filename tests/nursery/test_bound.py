@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint
 from loops import ASYNCIO_KINDS, DROPPED, KINDS, Dropped, LoopThread, run
 from signals import LONG
 
+from seamless_remote.nursery import bound as bound_module
 from seamless_remote.nursery.bound import MAX_IDLE_SHARES, Bound, BoundSnapshot, Share
 from seamless_remote.nursery.event_loops import running_loop
 
@@ -262,6 +263,60 @@ def test_each_loop_may_have_one_while_another_stands_still_with_all_places(
         bound.give_back(share)
     bound.give_back(waiting.result(LONG))
     assert state(bound) == (0, 0)
+
+
+class Turns:
+    """Two places, over two loops: the first has both, and three more wait there; the second has one
+    beyond the bound, which it gives back, with another one waiting, after one went on to the first.
+    """
+
+    def __init__(self, first: LoopThread, second: LoopThread) -> None:
+        self.bound = Bound(2)
+        self.first, self.second = Taker(self.bound, first), Taker(self.bound, second)
+        self.held = [self.first.take_now(), self.first.take_now()]
+        extra = self.second.take_now()
+        self.waiting = [self.first.take() for _ in range(3)]
+        self.last = self.second.take()
+        self.give_back(self.first, self.held.pop())
+        assert not self.waiting[0].done()
+        self.give_back(self.first, self.held.pop())
+        self.held.append(self.waiting[0].result(LONG))
+        self.give_back(self.second, extra)
+
+    def give_back(self, taker: Taker, share: Share | None) -> None:
+        """Give a place back, in a task of its loop."""
+        taker.thread.run(self.bound.give_back, share)
+        taker.thread.settle()
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product(KINDS, ASYNCIO_KINDS)))
+def test_a_loop_that_has_had_its_one_waits_its_turn_while_places_go_from_hand_to_hand(
+    loop_threads: Loops, monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(bound_module, "LONGEST_TURN", 2 * LONG)
+    it = Turns(*map(loop_threads, kinds))
+    for each in it.waiting[1:]:
+        it.held.append(each.result(LONG))
+        assert not it.last.done()
+        it.give_back(it.first, it.held.pop(0))
+    it.bound.give_back(it.last.result(LONG))
+    it.give_back(it.first, it.held.pop())
+    assert state(it.bound) == (0, 0)
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product(KINDS, ASYNCIO_KINDS)))
+def test_it_gets_one_regardless_when_its_turn_is_long_in_coming(
+    loop_threads: Loops, kinds: tuple[str, str]
+) -> None:
+    it = Turns(*map(loop_threads, kinds))
+    with standing_still(it.first.thread):
+        it.bound.give_back(it.last.result(LONG))
+    assert not it.waiting[2].done()
+    it.held.append(it.waiting[1].result(LONG))
+    for share in it.held:
+        it.give_back(it.first, share)
+    it.bound.give_back(it.waiting[2].result(LONG))
+    assert state(it.bound) == (0, 0)
 
 
 def test_loops_in_many_threads_never_hold_more_than_the_bound_allows(

@@ -24,6 +24,7 @@ class Loop:
         self.is_running = True
         self.is_closed = False
         self.posted: list[Callable[[], object]] = []
+        self.timers: list[Callable[[], object]] = []
         self.shares: list[Share] = []
         self.tasks: list[Task] = []
         self.holder: Holder | None = None
@@ -32,6 +33,12 @@ class Loop:
         """Run what was posted."""
         posted, self.posted = self.posted, []
         for action in posted:
+            action()
+
+    def let_time_pass(self) -> None:
+        """Run what was to come later."""
+        timers, self.timers = self.timers, []
+        for action in timers:
             action()
 
 
@@ -100,6 +107,13 @@ def post(loop: Loop, action: Callable[[], object]) -> None:
     loop.posted.append(action)
 
 
+def call_later(loop: Loop, _: float, action: Callable[[], object]) -> bool:
+    """Called by tasks of the loop: who gives back is one, where the loop runs."""
+    if loop.is_running:
+        loop.timers.append(action)
+    return loop.is_running
+
+
 class Orders:
     """Loops come, stop, turn again, and end; their tasks take places, wait, leave, give back.
 
@@ -125,10 +139,11 @@ class Orders:
         others_wait = any(
             not task.is_woken for each in self.loops if each.is_running for task in each.tasks
         )
+        own_wait = any(not task.is_woken for task in loop.tasks)
         task = Task(self.bound, loop)
         if task.share is None:
             loop.tasks.append(task)
-            assert not had_none
+            assert own_wait or not had_none
         else:
             loop.shares.append(task.share)
             assert had_none or not others_wait
@@ -136,12 +151,12 @@ class Orders:
     def take_now(self, which: int, _: int) -> None:
         loop = self._running(which)
         if loop is not None:
-            had_none = not self._held(loop)
+            has_one_or_wants_one = loop.shares or loop.tasks
             share = self.bound.take_now(loop)
             if share is not None:
                 loop.shares.append(share)
             else:
-                assert not had_none
+                assert has_one_or_wants_one
 
     def give_back(self, which: int, number: int) -> None:
         """From any thread: the loop need not run."""
@@ -161,6 +176,11 @@ class Orders:
         loop = self._running(which)
         if loop is not None:
             self._let_woken_go_on(loop)
+
+    def let_time_pass(self, which: int, _: int) -> None:
+        loop = self._running(which)
+        if loop is not None:
+            loop.let_time_pass()
 
     def stop(self, which: int, _: int) -> None:
         if self.loops:
@@ -220,7 +240,7 @@ class Orders:
         for loop, number in zip(self.loops, held, strict=True):
             assert number == sum(share.held for share in shares if share.loop() is loop)
             waiting = sum(not task.is_woken for task in loop.tasks)
-            assert number or not waiting
+            assert number or not waiting or loop.timers
             assert bound._taken >= bound._places or not (waiting and loop.is_running)
         assert sum(held) <= self.most + max(0, sum(map(bool, held)) - 1)
 
@@ -229,12 +249,14 @@ class Orders:
         for loop in self.loops:
             loop.is_running = True
             loop.turn()
+            loop.let_time_pass()
         while any(loop.shares or loop.tasks for loop in self.loops):
             before = [(len(loop.tasks), len(loop.shares)) for loop in self.loops]
             for loop in self.loops:
                 while loop.shares:
                     self.bound.give_back(loop.shares.pop())
                 self._let_woken_go_on(loop)
+                loop.let_time_pass()
             assert before != [(len(loop.tasks), len(loop.shares)) for loop in self.loops]
         # The next one who finds no place free sees which loops were closed with theirs.
         self.bound.resize(1)
@@ -255,6 +277,7 @@ EVENTS = (
     *(6 * [Orders.take]),
     *(3 * [Orders.give_back, Orders.turn]),
     *(2 * [Orders.take_now, Orders.cancel, Orders.stop, Orders.turn_again]),
+    *(2 * [Orders.let_time_pass]),
     *(Orders.begin, Orders.close, Orders.drop, Orders.resize),
 )
 NUMBERS = st.integers(0, 3)
@@ -274,6 +297,7 @@ def test_in_any_order_of_events_no_place_is_lost_and_nobody_is_forgotten(
         for name, played in (
             ("waiter_in", Waiter),
             ("post", post),
+            ("call_later", call_later),
             ("has_ended", lambda loop: loop is None or loop.is_closed),
             ("is_running", lambda loop: loop is not None and loop.is_running),
         ):

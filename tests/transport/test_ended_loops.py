@@ -25,7 +25,8 @@ from seamless_remote.errors import ExchangeError
 from seamless_remote.nursery.calls import Call
 from seamless_remote.nursery.event_loops import running_loop
 from seamless_remote.transport.messages import Request
-from seamless_remote.transport.readiness import Received, readiness_in
+from seamless_remote.transport.poller import Received
+from seamless_remote.transport.readiness import readiness_in
 from seamless_remote.transport.socket_io import SocketIO
 from seamless_remote.transport.transport import Transport
 from seamless_remote.transport.urls import Origin

@@ -13,10 +13,10 @@ from exchanges import until
 from virtual_time import Clock, in_virtual_time
 
 from seamless_remote.nursery.event_loops import running_loop
+from seamless_remote.transport.poller import Received
 from seamless_remote.transport.readiness import (
     AsyncioReadiness,
     Readiness,
-    Received,
     SilenceError,
     Step,
     readiness_in,
