@@ -25,8 +25,9 @@ from .urls import Origin, is_loopback, parse_url
 
 logger = logging.getLogger(__name__)
 
-UNCHECKED = 0.02
-"""Seconds for which an idle connection counts as in use by its server, too."""
+UNCHECKED = 0.001
+"""Seconds for which an idle connection is not looked at: as long as what its server may have said
+or done meanwhile takes to arrive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,35 @@ def test_a_connection_that_a_loop_gave_back_serves_others_after_its_end(
 
 
 @both_schemes
+@pytest.mark.parametrize("where", ["asyncio", "uvloop", "mixed"])
+def test_connections_wander_between_loops_that_wait_for_one_or_several(
+    serve: Serve, transport: Transport, where: str
+) -> None:
+    server = serve()
+    kinds = ["asyncio", "trio", "uvloop"] if where == "mixed" else [where] * 3
+
+    def loop_of(kind: str) -> None:
+        numbers = random.Random(kind)
+
+        async def ask(body: bytes) -> None:
+            assert await get(transport, server, Request("PUT", "/", body=body)) == body
+
+        async def main() -> None:
+            for step in range(150):
+                async with anyio.create_task_group() as group:
+                    for one in range(numbers.choice((1, 1, 2, 4))):
+                        group.start_soon(ask, b"%d of %d" % (one, step))
+                if numbers.random() < 0.1:
+                    await anyio.sleep(0.001)
+
+        run(kind, main)
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(loop_of, kinds))
+    assert server.accepted <= 4 + len(kinds) - 1
+
+
+@both_schemes
 def test_loops_that_run_side_by_side_use_a_connection_in_turn(
     serve: Serve, transport: Transport
 ) -> None:
