@@ -9,7 +9,6 @@ import enum
 from collections.abc import Awaitable, Callable
 
 from ..errors import ServiceError, WrongBytesError
-from ..nursery.worker_threads import offload
 from ..transport.messages import Request, Response
 from .ingest import (
     UNKNOWN_LENGTH_LIMIT,
@@ -19,6 +18,7 @@ from .ingest import (
     TooLongError,
     ingest,
 )
+from .worker_threads import offload
 
 ASK_LENGTH_BYTES = UNKNOWN_LENGTH_LIMIT // 8
 """For bodies this large, or of unknown size, ask for the decompressed length first.

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from io import FileIO
 
 from ..errors import WrongBytesError
-from ..nursery.worker_threads import OFFLOAD_BYTES, offload
 from .decoding import ENCODING_BY_SUFFIX
 from .ingest import (
     BATCH_BYTES,
@@ -29,6 +28,7 @@ from .ingest import (
     TooLongError,
     ingest,
 )
+from .worker_threads import OFFLOAD_BYTES, offload
 
 logger = logging.getLogger(__name__)
 

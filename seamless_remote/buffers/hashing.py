@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from ..nursery.worker_threads import offload_large
+from .worker_threads import offload_large
 
 
 async def checksum_of(content: bytes | memoryview) -> str:

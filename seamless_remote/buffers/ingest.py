@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from ..errors import ProtocolError, WrongBytesError
-from ..nursery.worker_threads import OFFLOAD_BYTES, SideThread, offload
 from .decoding import decoder_for
+from .worker_threads import OFFLOAD_BYTES, SideThread, offload
 
 BATCH_BYTES = 2 * 1024 * 1024
 """The size of one block, the unit of work for a worker thread."""

@@ -13,8 +13,8 @@ import trio
 from loops import ON_ASYNCIO
 from signals import LONG, Signal, until
 
-from seamless_remote.nursery import worker_threads
-from seamless_remote.nursery.worker_threads import (
+from seamless_remote.buffers import worker_threads
+from seamless_remote.buffers.worker_threads import (
     OFFLOAD_BYTES,
     SideThread,
     offload,
@@ -94,7 +94,7 @@ def test_while_the_interpreter_exits_work_is_done_all_the_same(
 ) -> None:
     script = """
 import atexit, anyio, logging
-from seamless_remote.nursery.worker_threads import SideThread, offload
+from seamless_remote.buffers.worker_threads import SideThread, offload
 logging.getLogger("asyncio").setLevel(logging.ERROR)
 async def late():
     print(await offload(divmod, 7, 2))

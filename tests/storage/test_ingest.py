@@ -9,7 +9,7 @@ import random
 import pytest
 
 from seamless_remote.buffers.ingest import BATCH_BYTES, BufferWriter, Fill, ingest
-from seamless_remote.nursery.worker_threads import OFFLOAD_BYTES
+from seamless_remote.buffers.worker_threads import OFFLOAD_BYTES
 
 CONTENT = random.Random(1).randbytes(7 * BATCH_BYTES + 12345)
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from .event_loops import inside_trio_task, is_asyncio, running_loop
-from .waiter import outcome_known
+from ..nursery.event_loops import inside_trio_task, is_asyncio, running_loop
+from ..nursery.waiter import outcome_known
 
 T = TypeVar("T")
 
