@@ -274,15 +274,15 @@ class Bound:
             self._write_off_ended()
         while self._waiting and self._taken < self._places:
             first = None
-            waiting = [share for share in list(self._shares.values()) if share.waiting]
-            for share in waiting:
-                if first is not None and share.first_number() > first.first_number():
+            for share in list(self._shares.values()):
+                if not share.waiting or not is_running(share.loop()):
                     continue
-                if is_running(share.loop()):
+                if first is None or share.first_number() < first.first_number():
                     first = share
             if first is None:
-                for share in waiting:
-                    self._watch(share)
+                for share in list(self._shares.values()):
+                    if share.waiting:
+                        self._watch(share)
                 return
             self._handed_on += 1
             self._grant_first(first)
