@@ -26,8 +26,8 @@ from .urls import Origin, is_loopback, parse_url
 logger = logging.getLogger(__name__)
 
 UNCHECKED = 0.001
-"""Seconds for which an idle connection is not looked at: as long as what its server may have said
-or done meanwhile takes to arrive."""
+"""Seconds for which a connection that has just been used is not checked. Whatever a server says or
+does after its answer takes about as long to arrive, so most checks would come too early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +161,10 @@ class Pool:
         )
 
     def _reusable(self, lifetime: float, safe: bool) -> Connection | None:
-        """An idle connection, unless it is too old or the server has ended it.
+        """An idle connection that is neither too old nor closed by the server; None without one.
 
-        For a safe request, one that was in use a moment ago is not looked at: if it has ended, the
-        request is sent once more.
+        For a safe request, one that has just been used is not checked. If the server has closed it,
+        the request is sent once more.
         """
         now = time.monotonic()
         while True:
