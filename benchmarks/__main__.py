@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 from . import environments
 from .catalogue import CASES, ENVIRONMENTS, Case
-from .results import compared, summarise
+from .results import summarise
 from .rounds import run_rounds, surroundings
 from .table import short_table, table
 
@@ -65,15 +64,12 @@ def _environments(cases: list[Case]) -> list[str]:
 
 
 def _report(results: dict[str, Any], output: Path) -> None:
-    """Print the table; write it, the short one, the data and a plot to the folder."""
+    """Print the table; write it, the short one and the data to the folder."""
     output.mkdir(parents=True, exist_ok=True)
     text, data = table(results), output / "results.json"
     data.write_text(json.dumps(results, indent=1) + "\n")
     (output / "results.md").write_text(text + "\n")
     (output / "short.md").write_text(short_table(results) + "\n")
-    if compared(results):
-        plot = [environments.python("ours"), _HERE / "plot.py", data, output / "results.png"]
-        subprocess.run(plot, check=True, stdout=sys.stderr)
     print(text)
     print(f"Written to {output}", file=sys.stderr)
 

@@ -13,12 +13,11 @@ PEERS = {
     "ours-trio": "ours, trio host",
     "published": "published 0.4.0",
     "curl": "curl",
-    "asks": "asks 3.0.0",
     "floor": "floor",
 }
 """Every peer's key, and how it is shown."""
 
-ENVIRONMENTS = {"published": "published", "asks": "asks"}
+ENVIRONMENTS = {"published": "published"}
 """The environment of a peer, where it is not the one named `ours`."""
 
 LARGE_MEBIBYTES = 512
@@ -64,7 +63,7 @@ _LOOKUPS = (
         "lookups-gathered",
         f"{LOOKUPS} look-ups at once in one loop",
         "lookups.gathered",
-        (*_LOOPS, "asks", "floor"),
+        (*_LOOPS, "floor"),
         "database",
         {"count": LOOKUPS},
         limit=_DATABASE,
@@ -89,7 +88,7 @@ _LOOKUPS = (
         "lookups-in-turn",
         "500 look-ups one after another",
         "lookups.in_turn",
-        (*_LOOPS, "asks", "floor"),
+        (*_LOOPS, "floor"),
         "database",
         {"count": 500},
     ),

@@ -17,9 +17,8 @@ _SERVICES = [
     "seamless-transformer==0.6.1",
 ]
 _REQUIREMENTS = {
-    "ours": ["--editable", ".[services,bench]"],
+    "ours": ["--editable", ".[services]"],
     "published": ["seamless-remote==0.4.0", *_SERVICES],
-    "asks": ["asks==3.0.0", "anyio~=3.0"],
 }
 
 NAMES = tuple(_REQUIREMENTS)

@@ -17,7 +17,6 @@ _PEERS = {
     "ours-trio": ("with_seamless", "TrioHostPeer"),
     "published": ("with_seamless", "SeamlessPeer"),
     "floor": ("with_sockets", "SocketPeer"),
-    "asks": ("with_asks", "AsksPeer"),
 }
 _OF_PROGRAMS = ("commands", "cluster")
 
