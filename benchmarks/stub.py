@@ -1,6 +1,6 @@
 """A server that answers at once: what a client takes against it is the client's own cost.
 
-`python stub.py PORT_FILE [--pause SECONDS] [--pace SECONDS]`. It speaks as much of
+`python stub.py --host HOST --port PORT [--pause SECONDS] [--pace SECONDS]`. It speaks as much of
 seamless-database and hashserver as the cases need: every transformation has its checksum's reverse
 as its result; the numbered buffers are there, and each takes the pace, one after another; all
 others are absent, and may be uploaded, which is confirmed after the pause if the bytes are right.
@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
+import json
 import re
 import resource
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 from measured.task import NUMBERED, checksum_of, numbered_buffer
 
@@ -31,17 +29,17 @@ class _Server:
     def __init__(self, pause: float, pace: float) -> None:
         self.pause = pause
         self.pace = pace
-        self.accepted = self.open = self.most = 0
+        self.open = self.most = 0
         contents = map(numbered_buffer, range(NUMBERED))
         self.buffers = {checksum_of(content).encode(): content for content in contents}
 
     def tell_connections(self) -> bytes:
-        """How many were accepted, and open at once at the most, since this was last told.
+        """How many were open at once at the most since this was last told.
 
         The connection on which it is told each time is not counted.
         """
-        told = b"%d %d" % (self.accepted, self.most - 1)
-        self.accepted, self.most = 0, self.open
+        told = b"%d" % (self.most - 1)
+        self.most = self.open
         return told
 
 
@@ -57,7 +55,6 @@ class _Answering(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._server.accepted += 1
         self._server.open += 1
         self._server.most = max(self._server.most, self._server.open)
 
@@ -89,14 +86,14 @@ class _Answering(asyncio.Protocol):
         elif path == b"/connections":
             self._answer(self._server.tell_connections())
         elif path == b"/":
-            found = _CHECKSUM.search(body)
-            self._answer(found[0][::-1] if found else b"OK")
-        elif path in (b"/has", b"/has-now"):
-            self._answer_each(body, lambda there: b"false" if there is None else b"true")
-        elif path == b"/buffer-length":
-            self._answer_each(body, lambda there: b"%d" % len(there or b""))
+            asked = _CHECKSUM.search(body)
+            self._answer(asked[0][::-1] if asked else b"OK")
+        elif path in (b"/has", b"/has-now", b"/buffer-length"):
+            lengths = [len(self._server.buffers.get(each, b"")) for each in _CHECKSUM.findall(body)]
+            found = lengths if path == b"/buffer-length" else [length > 0 for length in lengths]
+            self._answer(json.dumps(found).encode())
         elif method == b"PUT":
-            right = hashlib.sha256(body).hexdigest().encode() == path[1:]
+            right = checksum_of(body).encode() == path[1:]
             status = b"200 OK" if right else b"400 Bad Request"
             loop = asyncio.get_running_loop()
             loop.call_later(self._server.pause, self._answer, b"", status)
@@ -106,11 +103,6 @@ class _Answering(asyncio.Protocol):
         else:
             self._answer(b"Not found", status=b"404 Not Found")
 
-    def _answer_each(self, body: bytes, of: Callable[[bytes | None], bytes]) -> None:
-        """Answer with a list: for each checksum in the body what `of` makes of its buffer."""
-        buffers = map(self._server.buffers.get, _CHECKSUM.findall(body))
-        self._answer(b"[" + b",".join(map(of, buffers)) + b"]")
-
     def _answer(self, body: bytes, status: bytes = b"200 OK") -> None:
         self._transport.write(
             b"HTTP/1.1 %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
@@ -118,26 +110,23 @@ class _Answering(asyncio.Protocol):
         )
 
 
-async def _serve(announce: Callable[[str], object], server: _Server) -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    listening = await loop.create_server(lambda: _Answering(server), "127.0.0.1", 0, backlog=4096)
-
-    def closed() -> None:
-        loop.remove_reader(sys.stdin)
-        ended.set_result(None)
-
-    loop.add_reader(sys.stdin, closed)  # nothing is ever written to it
-    announce(f"{listening.sockets[0].getsockname()[1]}\n")
-    await ended
-
-
-if __name__ == "__main__":
+def _main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("port_file", type=Path)
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--pace", type=float, default=0.0)
     given = parser.parse_args()
-    asyncio.run(_serve(given.port_file.write_text, _Server(given.pause, given.pace)))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    server = _Server(given.pause, given.pace)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(
+        loop.create_server(lambda: _Answering(server), given.host, given.port, backlog=4096)
+    )
+    loop.add_reader(sys.stdin, loop.stop)  # nothing is ever written to it
+    loop.run_forever()
+
+
+if __name__ == "__main__":
+    _main()

@@ -14,6 +14,7 @@ class Peer:
 
     def connect(self, task: Task) -> None:
         """Make the services that the task names known; in the loop, where one is used."""
+        raise NotImplementedError
 
     def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
         """Run `main` in a new event loop."""
@@ -31,12 +32,12 @@ class Peer:
         """The result of a transformation."""
         raise NotImplementedError
 
-    async def record(self, key: str) -> object:
+    async def record(self, key: str) -> None:
         """Store the result of a transformation."""
         raise NotImplementedError
 
     async def get(self, checksum: str) -> bytes | bytearray:
-        """A buffer's content."""
+        """A buffer's content; empty where it is not there."""
         raise NotImplementedError
 
     async def put(self, checksum: str, content: bytes) -> bool:

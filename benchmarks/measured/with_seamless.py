@@ -40,9 +40,8 @@ class SeamlessPeer(Peer):
         result = await database_remote.get_transformation_result(Checksum(key))
         return "" if result is None else result.hex()
 
-    async def record(self, key: str) -> object:
-        result = Checksum(result_of(key))
-        return await database_remote.set_transformation_result(Checksum(key), result)
+    async def record(self, key: str) -> None:
+        await database_remote.set_transformation_result(Checksum(key), Checksum(result_of(key)))
 
     async def get(self, checksum: str) -> bytes:
         buffer = await buffer_remote.get_buffer(Checksum(checksum))
