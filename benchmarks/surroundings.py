@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import os
 import socket
 import subprocess
@@ -13,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from .catalogue import HUGE, LARGE, PACE, SLOW_SECONDS, Case
 from .measured.task import LOOKUPS, ask_database, lookup_key, result_of
@@ -41,7 +39,10 @@ def surroundings(scratch: Path, cases: Sequence[Case]) -> Iterator[dict[str, dic
         programs, options = scripts("ours"), ("--writable", "--timeout", str(_IDLE_TIMEOUT))
         database = start(programs / "seamless-database", scratch / "results.db", *options)
         hashserver = start(programs / "hashserver", buffers, "--layout", "prefix", *options)
-        _store_results(database)
+        results = (
+            {"checksum": key, "value": result_of(key)} for key in map(lookup_key, range(LOOKUPS))
+        )
+        ask_database(database, "PUT", results)
         told: dict[str, dict[str, Any]] = {
             "": {},
             "database": {"database": database},
@@ -83,13 +84,6 @@ def _service(log: Path, *command: str | Path) -> Iterator[str]:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((_HOST, port)) == 0
-
-
-def _store_results(url: str) -> None:
-    """Give a database the results of all look-ups."""
-    with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc)) as connection:
-        for key in map(lookup_key, range(LOOKUPS)):
-            ask_database(connection, "PUT", checksum=key, value=result_of(key))
 
 
 def _store_buffers(folder: Path, cases: Sequence[Case]) -> dict[str, Any]:

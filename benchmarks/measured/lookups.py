@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import http.client
 import random
 import threading
 import time
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from meter import Meter, Report, counted_connections
 from peer import Peer
@@ -28,19 +25,14 @@ async def gathered(peer: Peer, task: Task) -> Report:
         await peer.gather(peer.lookup, keys)
     with Meter() as meter:
         results = await peer.gather(peer.lookup, keys)
-    return _report(meter, keys, results)
+    return {**_report(meter, keys, results), "waiting_bytes": meter.grown / len(keys)}
 
 
 async def waiting(peer: Peer, task: Task) -> Report:
-    """`count` look-ups at once in one loop; also what each that waits takes."""
-    await peer.gather(peer.lookup, _keys(_WARM_UP))
-    keys = _keys(task["count"])
+    """`gathered`, with the number of connections that the stub server saw."""
     with counted_connections(task["database"]) as most_connections:
-        with Meter() as meter:
-            results = await peer.gather(peer.lookup, keys)
-        connections = most_connections()
-    report = _report(meter, keys, results)
-    return {**report, "waiting_bytes": meter.grown / len(keys), "connections": connections}
+        report = await gathered(peer, task)
+        return {**report, "connections": most_connections()}
 
 
 async def written(peer: Peer, task: Task) -> Report:
@@ -51,9 +43,8 @@ async def written(peer: Peer, task: Task) -> Report:
     with Meter() as meter:
         await peer.gather(peer.record, keys)
     # What a peer says of its writes is not asked: the database has them, or not.
-    with contextlib.closing(http.client.HTTPConnection(urlsplit(task["database"]).netloc)) as plain:
-        results = [ask_database(plain, "GET", checksum=key) for key in keys]
-    return _report(meter, keys, results)
+    stored = ask_database(task["database"], "GET", ({"checksum": key} for key in keys))
+    return _report(meter, keys, stored)
 
 
 async def in_turn(peer: Peer, task: Task) -> Report:
@@ -90,9 +81,8 @@ def threads(peer: Peer, task: Task) -> Report:
             worker.start()
         for worker in workers:
             worker.join()
-    for first in firsts:
-        _check(_keys(count, first=first), results[first])
-    return meter.report(count * len(workers))
+    answers = [answer for first in firsts for answer in results[first]]
+    return _report(meter, _keys(count * _THREADS), answers)
 
 
 async def beside_computation(peer: Peer, task: Task) -> Report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from task import Task
@@ -20,7 +20,7 @@ class Peer:
         """Run `main` in a new event loop."""
         return asyncio.run(main())
 
-    async def gather(self, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> Any:
+    async def gather(self, function: Callable[[Any], Awaitable[Any]], items: Sequence[Any]) -> Any:
         """The results of `function` for all items at once, in order."""
         return await asyncio.gather(*[function(item) for item in items])
 

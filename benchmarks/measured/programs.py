@@ -72,9 +72,11 @@ def uploaded(task: Task) -> Report:
 
 def help_text(task: Task) -> Report:
     """`seamless-resolve --help`, `count` times."""
+    command = [_RESOLVE, "--help"]
+    require(b"checksum" in subprocess.check_output(command).lower(), "the help text")
     with Meter(children=True) as meter:
-        shown = [subprocess.check_output([_RESOLVE, "--help"]) for _ in range(task["count"])]
-    require(all(b"checksum" in text.lower() for text in shown), "the help text")
+        for _ in range(task["count"]):
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return meter.report(task["count"])
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 Task = dict[str, Any]
 """The settings of the case, `measure`, `peer`, and where the services and the material are."""
@@ -54,12 +57,16 @@ def take_stored(folder: str, checksum: str) -> None:
     path.unlink()
 
 
-def ask_database(connection: http.client.HTTPConnection, method: str, **row: str) -> str:
-    """GET or PUT a transformation's row on a plain connection; the body of the answer."""
-    connection.request(method, "/", json.dumps({"type": "transformation", **row}))
-    answer = connection.getresponse()
-    require(answer.status == 200, f"status {answer.status} from the database")
-    return answer.read().decode()
+def ask_database(url: str, method: str, rows: Iterable[dict[str, str]]) -> list[str]:
+    """GET or PUT rows of transformations, on one plain connection; the bodies of the answers."""
+    answers = []
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc)) as connection:
+        for row in rows:
+            connection.request(method, "/", json.dumps({"type": "transformation", **row}))
+            answer = connection.getresponse()
+            answers.append(answer.read().decode())
+            require(answer.status == 200, f"{answers[-1]!r} from the database")
+    return answers
 
 
 def require(condition: object, what: str) -> None:

@@ -6,7 +6,7 @@ Which of them it is depends on the environment; both have the same face.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from peer import Peer
@@ -71,10 +71,10 @@ class TrioHostPeer(SeamlessPeer):
 
         return trio.run(_in_nursery, main)
 
-    async def gather(self, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> Any:
+    async def gather(self, function: Callable[[Any], Awaitable[Any]], items: Sequence[Any]) -> Any:
         import trio
 
-        results: dict[int, Any] = {}
+        results = dict.fromkeys(range(len(items)))
 
         async def fill(position: int, item: Any) -> None:
             results[position] = await function(item)
@@ -82,7 +82,7 @@ class TrioHostPeer(SeamlessPeer):
         async with trio.open_nursery() as nursery:
             for position, item in enumerate(items):
                 nursery.start_soon(fill, position, item)
-        return [results[position] for position in sorted(results)]
+        return list(results.values())
 
     async def sleep(self, seconds: float) -> None:
         import trio
