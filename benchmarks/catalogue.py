@@ -76,7 +76,6 @@ FEW_ROUNDS = 2
 LONG = ("waiting-100000", "storm", "resolve-output-huge")
 
 _BOTH = ("ours", "published")
-_BOTH_FLOOR = (*_BOTH, "floor")
 _ASYNCIO = ("ours", "ours-host", "published")
 _ASYNCIO_FLOOR = (*_ASYNCIO, "floor")
 _LOOPS = ("ours", "ours-host", "ours-trio", "published")
@@ -102,13 +101,13 @@ CASES = (
     Case("waiting-1000", "lookups.waiting", "stub", _ASYNCIO_FLOOR, {"count": 1_000}),
     Case("waiting-10000", "lookups.waiting", "stub", _ASYNCIO_FLOOR, {"count": 10_000}),
     Case("waiting-100000", "lookups.waiting", "stub", _ASYNCIO_FLOOR, {"count": 100_000}),
-    Case("folder-in-turn", "buffers.in_turn", "folder", _BOTH_FLOOR, {"count": 500}),
+    Case("folder-in-turn", "buffers.in_turn", "folder", _BOTH, {"count": 500}),
     Case("folder-gathered", "buffers.gathered", "folder", _LOOPS, {"count": 1000}),
-    Case("http-in-turn", "buffers.in_turn", "http", _BOTH_FLOOR, {"count": 300}, _HASH),
+    Case("http-in-turn", "buffers.in_turn", "http", _BOTH, {"count": 300}, _HASH),
     Case("storm", "buffers.storm", "paced", _ASYNCIO, {}, "the server"),
-    Case("download", "buffers.downloaded", "http", (*_LOOPS, "curl", "floor"), {}, _HASH),
+    Case("download", "buffers.downloaded", "http", (*_LOOPS, "curl"), {}, _HASH),
     Case("download-folder", "buffers.downloaded", "folder", _LOOPS, {}),
-    Case("upload", "buffers.uploaded", "http", (*_ASYNCIO, "curl", "floor"), {"mebibytes": LARGE}),
+    Case("upload", "buffers.uploaded", "http", (*_ASYNCIO, "curl"), {"mebibytes": LARGE}),
     Case("upload-again", "buffers.uploaded", "http", _ASYNCIO, {"mebibytes": 256, "again": True}),
     Case("same-buffer", "buffers.gathered", "http", _LOOPS, {"count": 20, "same": True}),
     Case("two-servers", "buffers.uploaded", "slow", _LOOPS, {"mebibytes": 16}, "the slower server"),

@@ -11,14 +11,14 @@ import time
 from collections.abc import Sequence
 
 from meter import Meter, Report, counted_connections
-from peer import Peer
 from task import NUMBERED, Task, checksum_of, numbered_buffer, require, take_stored
+from with_seamless import SeamlessPeer
 
 _TICK = 0.001
 _FILES = 1024
 
 
-def in_turn(peer: Peer, task: Task) -> Report:
+def in_turn(peer: SeamlessPeer, task: Task) -> Report:
     """`count` small buffers, one after another, by a synchronous caller."""
     peer.resolve(task["small"][0])
     checksums = task["small"][1 : 1 + task["count"]]
@@ -27,7 +27,7 @@ def in_turn(peer: Peer, task: Task) -> Report:
     return _report(meter, contents, checksums)
 
 
-async def gathered(peer: Peer, task: Task) -> Report:
+async def gathered(peer: SeamlessPeer, task: Task) -> Report:
     """`count` small buffers at once in one loop; `same`: so many gets of one larger buffer."""
     count = task["count"]
     checksums = [task["medium"]] * count if task.get("same") else task["small"][1 : 1 + count]
@@ -37,7 +37,7 @@ async def gathered(peer: Peer, task: Task) -> Report:
     return _report(meter, contents, checksums)
 
 
-async def storm(peer: Peer, task: Task) -> Report:
+async def storm(peer: SeamlessPeer, task: Task) -> Report:
     """All numbered buffers of a stub server at once in one loop, with the usual 1024 open files."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, most))
@@ -59,7 +59,7 @@ async def storm(peer: Peer, task: Task) -> Report:
     return meter.report(len(checksums), errors=sum(failures), connections=connections)
 
 
-async def downloaded(peer: Peer, task: Task) -> Report:
+async def downloaded(peer: SeamlessPeer, task: Task) -> Report:
     """The large buffer into memory, while another task of the caller's loop ticks.
 
     A pause is how long that task waited for its turn, beyond its sleep.
@@ -74,7 +74,7 @@ async def downloaded(peer: Peer, task: Task) -> Report:
             await peer.sleep(_TICK)
             pauses.append(time.perf_counter() - before - _TICK)
 
-    async def download() -> bytes | bytearray:
+    async def download() -> bytes:
         nonlocal done
         await peer.sleep(10 * _TICK)  # the other task is ticking by now
         try:
@@ -91,7 +91,7 @@ async def downloaded(peer: Peer, task: Task) -> Report:
     return meter.report(pause_p999_ms=late * 1e3, pause_max_ms=pauses[-1] * 1e3)
 
 
-async def uploaded(peer: Peer, task: Task) -> Report:
+async def uploaded(peer: SeamlessPeer, task: Task) -> Report:
     """A large new buffer from memory to every server; `again`: what the servers have by then.
 
     The slow servers confirm only what has its checksum.
@@ -108,12 +108,10 @@ async def uploaded(peer: Peer, task: Task) -> Report:
     return meter.report()
 
 
-def _report(
-    meter: Meter, contents: Sequence[bytes | bytearray], checksums: Sequence[str]
-) -> Report:
+def _report(meter: Meter, contents: Sequence[bytes], checksums: Sequence[str]) -> Report:
     _check(contents, checksums)
     return meter.report(len(checksums))
 
 
-def _check(contents: Sequence[bytes | bytearray], checksums: Sequence[str]) -> None:
+def _check(contents: Sequence[bytes], checksums: Sequence[str]) -> None:
     require([checksum_of(content) for content in contents] == checksums, "a buffer's bytes")

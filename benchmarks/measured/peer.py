@@ -1,4 +1,4 @@
-"""What the cases ask of a peer; each peer gives as much of it as it can."""
+"""What the look-ups ask of a peer; `SeamlessPeer` has buffers as well."""
 
 from __future__ import annotations
 
@@ -34,16 +34,4 @@ class Peer:
 
     async def record(self, key: str) -> None:
         """Store the result of a transformation."""
-        raise NotImplementedError
-
-    async def get(self, checksum: str) -> bytes | bytearray:
-        """A buffer's content; empty where it is not there."""
-        raise NotImplementedError
-
-    async def put(self, checksum: str, content: bytes) -> bool:
-        """Store a buffer; True where that is confirmed."""
-        raise NotImplementedError
-
-    def resolve(self, checksum: str) -> bytes:
-        """A buffer's content, for a synchronous caller."""
         raise NotImplementedError

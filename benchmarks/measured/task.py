@@ -36,7 +36,7 @@ def numbered_buffer(number: int) -> bytes:
     return f"buffer {number}\n".encode() * 40
 
 
-def checksum_of(content: bytes | bytearray) -> str:
+def checksum_of(content: bytes) -> str:
     """The SHA-256 of the content, in hex."""
     return hashlib.sha256(content).hexdigest()
 

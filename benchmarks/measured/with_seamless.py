@@ -44,15 +44,18 @@ class SeamlessPeer(Peer):
         await database_remote.set_transformation_result(Checksum(key), Checksum(result_of(key)))
 
     async def get(self, checksum: str) -> bytes:
+        """A buffer's content; empty where it is not there."""
         buffer = await buffer_remote.get_buffer(Checksum(checksum))
         return b"" if buffer is None else buffer.content
 
     async def put(self, checksum: str, content: bytes) -> bool:
+        """Store a buffer; True where that is confirmed."""
         # Who writes a buffer knows its checksum: Seamless gives it to both packages like this.
         buffer = Buffer(content, checksum=Checksum(checksum))
         return bool(await buffer_remote.write_buffer(buffer.checksum, buffer))
 
     def resolve(self, checksum: str) -> bytes:
+        """A buffer's content, for a synchronous caller."""
         return Checksum(checksum).resolve().content
 
 

@@ -1,4 +1,4 @@
-"""The floor: non-blocking sockets and httptools' C parser in one asyncio loop, and nothing else.
+"""The floor of look-ups: sockets and httptools' C parser in one asyncio loop, and nothing else.
 
 No retries, no time limits, no checksums, no cancellation: what a client cannot do without.
 """
@@ -6,15 +6,13 @@ No retries, no time limits, no checksums, no cancellation: what a client cannot 
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import socket
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httptools
 from peer import Peer
-from task import Task, checksum_of, require, result_of
+from task import Task, require, result_of
 
 _CONNECTIONS = 30
 _RECEIVE = 1 << 18
@@ -31,16 +29,12 @@ class _Connection:
         self._buffer = memoryview(bytearray(_RECEIVE))
         self._loop.add_reader(self._socket, self._readable)
 
-    async def ask(self, head: bytes, body: bytes) -> tuple[int, bytearray]:
-        """Send a request; its answer's status and body."""
+    async def ask(self, request: bytes) -> tuple[int, bytearray]:
+        """Send a small request; its answer's status and body."""
         self._answer: asyncio.Future[tuple[int, bytearray]] = self._loop.create_future()
         self._body = bytearray()
         self._parser = httptools.HttpResponseParser(self)
-        if len(body) <= _RECEIVE:
-            self._socket.send(head + body)
-        else:
-            await self._loop.sock_sendall(self._socket, head)
-            await self._loop.sock_sendall(self._socket, body)
+        self._socket.send(request)
         return await self._answer
 
     def _readable(self) -> None:
@@ -61,11 +55,9 @@ class SocketPeer(Peer):
     """As many connections as the packages allow database requests in flight."""
 
     def connect(self, task: Task) -> None:
-        self._folder = task.get("folder", "")
-        server = urlsplit(task.get("database") or task.get("servers", [""])[0])
+        server = urlsplit(task["database"])
         self._host = server.netloc
         self._address = server.hostname or "", server.port or 80
-        self._plain = http.client.HTTPConnection(self._host)
         # A place that has no connection yet is None. The last in is the first out, so that a
         # connection is opened only where none is idle.
         self._places: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
@@ -73,32 +65,16 @@ class SocketPeer(Peer):
             self._places.put_nowait(None)
 
     async def lookup(self, key: str) -> str:
-        question = json.dumps({"type": "transformation", "checksum": key}).encode()
-        return (await self._exchange("GET", "", question)).decode()
+        return await self._exchange("GET", checksum=key)
 
     async def record(self, key: str) -> None:
-        row = {"type": "transformation", "checksum": key, "value": result_of(key)}
-        await self._exchange("PUT", "", json.dumps(row).encode())
+        await self._exchange("PUT", checksum=key, value=result_of(key))
 
-    async def get(self, checksum: str) -> bytearray:
-        return await self._exchange("GET", checksum)
-
-    async def put(self, checksum: str, content: bytes) -> bool:
-        await self._exchange("PUT", checksum, content)
-        return True
-
-    def resolve(self, checksum: str) -> bytes:
-        if self._folder:
-            content = Path(self._folder, checksum[:2], checksum).read_bytes()
-            require(checksum_of(content) == checksum, "the file's checksum")
-            return content
-        self._plain.request("GET", f"/{checksum}")
-        return self._plain.getresponse().read()
-
-    async def _exchange(self, method: str, path: str, body: bytes = b"") -> bytearray:
-        head = f"{method} /{path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}"
+    async def _exchange(self, method: str, **row: str) -> str:
+        body = json.dumps({"type": "transformation", **row})
+        head = f"{method} / HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}"
         connection = await self._places.get() or _Connection(self._address)
-        status, answer = await connection.ask(f"{head}\r\n\r\n".encode(), body)
+        status, answer = await connection.ask(f"{head}\r\n\r\n{body}".encode())
         self._places.put_nowait(connection)
-        require(status in (200, 201), f"status {status}")
-        return answer
+        require(status == 200, f"status {status}")
+        return answer.decode()
