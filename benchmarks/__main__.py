@@ -14,10 +14,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from .catalogue import CASES, FEW_ROUNDS, LONG, Case
+from .catalogue import CASES, FEW_ROUNDS, LONG
 from .runs import CHECKOUT, run_rounds
 from .surroundings import surroundings
 from .table import short_table, table
@@ -30,7 +29,7 @@ def main() -> int:
     arguments = _arguments()
     # Ended by SIGTERM, it leaves no service and no file either.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    cases: Sequence[Case] = arguments.cases
+    cases = [case for case in CASES if case.name in arguments.names or not arguments.names]
     with tempfile.TemporaryDirectory(prefix="seamless-bench-") as scratch:
         print("Making the material, starting the services", file=sys.stderr)
         with surroundings(Path(scratch), cases) as told:
@@ -38,10 +37,10 @@ def main() -> int:
 
     origin = _origin(arguments.rounds)
     text = f"{table(cases, runs)}\n\n{origin}\n"
+    data = json.dumps({"origin": origin, "runs": runs}, indent=1)
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
-    data = {"origin": origin, "runs": runs}
-    (output / "results.json").write_text(json.dumps(data, indent=1) + "\n")
+    (output / "results.json").write_text(data + "\n")
     (output / "results.md").write_text(text)
     (output / "short.md").write_text(short_table(cases, runs) + "\n")
     print(text)
@@ -55,36 +54,26 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    names = f"some of {', '.join(case.name for case in CASES)}; all, unless some are named"
-    parser.add_argument("cases", nargs="*", type=_case, default=CASES, metavar="CASE", help=names)
+    names = ", ".join(case.name for case in CASES)
+    parser.add_argument("names", nargs="*", metavar="CASE", help=f"some of {names}; all, if none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=_RESULTS, metavar="FOLDER")
-    return parser.parse_args()
-
-
-def _case(name: str) -> Case:
-    """The case that the command line names."""
-    for case in CASES:
-        if case.name == name:
-            return case
-    raise argparse.ArgumentTypeError(f"no such case: {name}")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names).difference(case.name for case in CASES):
+        parser.error(f"no such case: {', '.join(unknown)}; there are {names}")
+    return arguments
 
 
 def _origin(rounds: int) -> str:
     """What the figures depend on, and when they were taken."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    git = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, cwd=CHECKOUT, capture_output=True, text=True).stdout.strip()
     processors = Path("/proc/cpuinfo").read_text().splitlines()
-    named = [line.partition(":")[2].strip() for line in processors if line.startswith("model name")]
+    named = {line.partition(":")[2].strip() for line in processors if line.startswith("model name")}
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return (
         f"{rounds} rounds, of {', '.join(LONG)} {FEW_ROUNDS} at the most; "
-        f"commit {commit.stdout.strip()}; {os.cpu_count()} cores ({', '.join(set(named))}), "
+        f"commit {commit}; {os.cpu_count()} cores ({', '.join(named)}), "
         f"Python {platform.python_version()}, {platform.platform()}, {date}."
     )
 

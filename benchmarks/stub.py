@@ -16,6 +16,7 @@ import re
 import resource
 import sys
 import time
+from typing import ClassVar
 
 from measured.task import NUMBERED, checksum_of, numbered_buffer
 
@@ -23,31 +24,16 @@ _CHECKSUM = re.compile(rb"[0-9a-f]{64}")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-class _Server:
-    """What all connections share. They are counted from when they are accepted."""
+class _Connection(asyncio.Protocol):
+    """A connection; one request on it at a time. What the class has is shared by all of them."""
 
-    def __init__(self, pause: float, pace: float) -> None:
-        self.pause = pause
-        self.pace = pace
-        self.open = self.most = 0
-        contents = map(numbered_buffer, range(NUMBERED))
-        self.buffers = {checksum_of(content).encode(): content for content in contents}
+    pause = pace = 0.0
+    open = most = 0
+    buffers: ClassVar = {
+        checksum_of(content).encode(): content for content in map(numbered_buffer, range(NUMBERED))
+    }
 
-    def tell_connections(self) -> bytes:
-        """How many were open at once at the most since this was last told.
-
-        The connection on which it is told each time is not counted.
-        """
-        told = b"%d" % (self.most - 1)
-        self.most = self.open
-        return told
-
-
-class _Answering(asyncio.Protocol):
-    """A connection; one request on it at a time."""
-
-    def __init__(self, server: _Server) -> None:
-        self._server = server
+    def __init__(self) -> None:
         self._head = b""
         self._received = bytearray()
         self._missing = 0
@@ -55,11 +41,11 @@ class _Answering(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._server.open += 1
-        self._server.most = max(self._server.most, self._server.open)
+        _Connection.open += 1
+        _Connection.most = max(self.most, self.open)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.open -= 1
+        _Connection.open -= 1
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -84,22 +70,24 @@ class _Answering(asyncio.Protocol):
         if path == b"/healthcheck":
             self._answer(b"OK")
         elif path == b"/connections":
-            self._answer(self._server.tell_connections())
+            # At the most since this was last asked; the connection that asks is not counted.
+            self._answer(b"%d" % (self.most - 1))
+            _Connection.most = self.open
         elif path == b"/":
             asked = _CHECKSUM.search(body)
             self._answer(asked[0][::-1] if asked else b"OK")
         elif path in (b"/has", b"/has-now", b"/buffer-length"):
-            lengths = [len(self._server.buffers.get(each, b"")) for each in _CHECKSUM.findall(body)]
+            lengths = [len(self.buffers.get(each, b"")) for each in _CHECKSUM.findall(body)]
             found = lengths if path == b"/buffer-length" else [length > 0 for length in lengths]
             self._answer(json.dumps(found).encode())
         elif method == b"PUT":
             right = checksum_of(body).encode() == path[1:]
             status = b"200 OK" if right else b"400 Bad Request"
             loop = asyncio.get_running_loop()
-            loop.call_later(self._server.pause, self._answer, b"", status)
-        elif path[1:] in self._server.buffers:
-            time.sleep(self._server.pace)
-            self._answer(self._server.buffers[path[1:]])
+            loop.call_later(self.pause, self._answer, b"", status)
+        elif path[1:] in self.buffers:
+            time.sleep(self.pace)
+            self._answer(self.buffers[path[1:]])
         else:
             self._answer(b"Not found", status=b"404 Not Found")
 
@@ -119,11 +107,10 @@ def _main() -> None:
     given = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    server = _Server(given.pause, given.pace)
+    _Connection.pause, _Connection.pace = given.pause, given.pace
     loop = asyncio.new_event_loop()
-    loop.run_until_complete(
-        loop.create_server(lambda: _Answering(server), given.host, given.port, backlog=4096)
-    )
+    serving = loop.create_server(_Connection, given.host, given.port, backlog=4096)
+    loop.run_until_complete(serving)
     loop.add_reader(sys.stdin, loop.stop)  # nothing is ever written to it
     loop.run_forever()
 

@@ -90,32 +90,31 @@ async def beside_computation(peer: Peer, task: Task) -> Report:
 
     The computation is plain Python. The CPU time is without it.
     """
-    ended, over = 0, False
+    results: list[str] = []
+    over = False
 
     async def look_up() -> None:
-        nonlocal ended
         while not over:
-            key = lookup_key(ended % LOOKUPS)
-            _check([key], [await peer.lookup(key)])
-            ended += 1
+            results.append(await peer.lookup(lookup_key(len(results) % LOOKUPS)))
 
     await peer.lookup(lookup_key(0))
     thread = threading.Thread(target=asyncio.run, args=(look_up(),))
     thread.start()
-    while not ended:
+    while not results:
         await peer.sleep(0.01)
-    before = ended
+    before = len(results)
     with Meter() as meter:
         computing = time.thread_time()
         until = time.perf_counter() + _COMPUTING_SECONDS
         while time.perf_counter() < until:
             sum(range(1000))
         computing = time.thread_time() - computing
-    count = ended - before
+    count = len(results) - before
     over = True
     while thread.is_alive():
         await peer.sleep(0.01)
     require(count, "no look-up ended")
+    _check([lookup_key(number % LOOKUPS) for number in range(len(results))], results)
     report = meter.report(count)
     report["cpu"] -= computing / count
     return report

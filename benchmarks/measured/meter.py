@@ -16,7 +16,8 @@ Report = dict[str, float]
 class Meter:
     """A context manager around what is measured.
 
-    With `children`, it measures the child processes that end meanwhile.
+    With `children`, it measures the child processes that end meanwhile. `grown` says by how many
+    bytes the peak of the memory lies above what was in use at the beginning.
     """
 
     def __init__(self, *, children: bool = False) -> None:
@@ -42,11 +43,7 @@ class Meter:
         else:
             # Not getrusage: its figure for a process starts from that of the parent that forked it.
             self._peak = _status_bytes("VmHWM")
-
-    @property
-    def grown(self) -> float:
-        """Bytes by which the peak of the memory lies above what was in use at the beginning."""
-        return self._peak - self._memory_before
+        self.grown = self._peak - self._memory_before
 
     def report(self, operations: int = 1, **others: float) -> Report:
         """The figures that every case has, for so many operations, and others."""
