@@ -72,8 +72,8 @@ def _origin(rounds: int) -> str:
     named = {line.partition(":")[2].strip() for line in processors if line.startswith("model name")}
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return (
-        f"{rounds} rounds, of {', '.join(LONG)} {FEW_ROUNDS} at the most; "
-        f"commit {commit}; {os.cpu_count()} cores ({', '.join(named)}), "
+        f"Rounds: {rounds}, at most {FEW_ROUNDS} of {', '.join(LONG)}. Commit {commit}. "
+        f"{os.cpu_count()} cores ({', '.join(named)}), "
         f"Python {platform.python_version()}, {platform.platform()}, {date}."
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .catalogue import TITLES, Case
 from .runs import Run, Runs
-from .targets import TARGETS, ratios
+from .targets import TARGETS, number, ratios
 
 _COMPARED = ("wall", "cpu", "peak_mb")
 _HEAD = ("case", "peer", "time, ms", "CPU, ms", "peak MB", "also")
@@ -39,7 +39,7 @@ def short_table(cases: Sequence[Case], runs: Runs) -> str:
     for case in cases:
         each = [_compared(peer, runs[case.name], "wall") for peer in _SHORT]
         if any(each):
-            cells = [_number(statistics.median(found)) if found else "" for found in each]
+            cells = [number(statistics.median(found)) if found else "" for found in each]
             lines.append(_row([TITLES[case.name], *cells]))
     return "\n".join(lines)
 
@@ -51,11 +51,11 @@ def _cells(peer: str, runs: Mapping[str, Sequence[Run]]) -> list[str]:
         return ["failed", *[""] * (len(_HEAD) - 3 + len(_RATIOS))]
     failed = f" ({len(runs[peer]) - len(good)} failed)" if len(good) < len(runs[peer]) else ""
     median = {figure: statistics.median(run[figure] for run in good) for figure in good[0]}
-    others = [f"{name} {_number(median[name])}" for name in median if name not in _COMPARED]
+    others = [f"{name} {number(median[name])}" for name in median if name not in _COMPARED]
     return [
-        _number(median["wall"] * 1e3) + failed,
-        _number(median["cpu"] * 1e3),
-        _number(median["peak_mb"]),
+        number(median["wall"] * 1e3) + failed,
+        number(median["cpu"] * 1e3),
+        number(median["peak_mb"]),
         ", ".join(others),
         *(_spread(_compared(peer, runs, figure)) for figure in _COMPARED),
     ]
@@ -71,27 +71,21 @@ def _compared(peer: str, runs: Mapping[str, Sequence[Run]], figure: str) -> list
 def _outcomes(runs: Runs) -> list[str]:
     """Every target with what was reached; then how many are met."""
     lines, met = [], 0
-    for target in TARGETS:
-        if target.case in runs:
-            reached = target.values(runs)
-            verdict = "not measured"
-            if reached:
-                kept = statistics.median(reached) <= target.bound
-                met += kept
-                verdict = f"{_spread(reached)}, {'met' if kept else '**missed**'}"
-            lines.append(f"- {target.case}, {target.peer}: {target}: {verdict}")
+    for target in (target for case in runs for target in TARGETS if target.case == case):
+        reached = target.values(runs)
+        verdict = "not measured"
+        if reached:
+            kept = statistics.median(reached) <= target.bound
+            met += kept
+            verdict = f"{_spread(reached)}, {'met' if kept else '**missed**'}"
+        lines.append(f"- {target.case}, {target.peer}: {target}: {verdict}")
     return [*lines, "", f"Targets met: {met} of {len(lines)}."]
 
 
 def _spread(found: Sequence[float]) -> str:
     if not found:
         return ""
-    return f"{_number(statistics.median(found))} ({_number(min(found))}-{_number(max(found))})"
-
-
-def _number(value: float) -> str:
-    """Three digits, or as many as there are before the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{number(statistics.median(found))} ({number(min(found))}-{number(max(found))})"
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What each case is to reach, and how far a run is compared with another."""
+"""What each case is to reach, and how the runs of two peers are compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Target:
 
     def __str__(self) -> str:
         against = f" x {self.against}" if self.against else ""
-        return f"{self.figure} ≤ {self.bound:.3g}{against}"
+        return f"{self.figure} ≤ {number(self.bound)}{against}"
 
     def values(self, runs: Runs) -> list[float]:
         """What was reached, round by round."""
@@ -46,6 +46,11 @@ def ratios(mine: Sequence[Run], theirs: Sequence[Run], figure: str) -> list[floa
         for one, other in zip(mine, theirs, strict=False)
         if _complete(one) and _complete(other) and other[figure] > 0
     ]
+
+
+def number(value: float) -> str:
+    """Three digits, or as many as there are before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _complete(run: Run) -> bool:

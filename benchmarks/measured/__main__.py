@@ -12,7 +12,6 @@ import json
 import sys
 from typing import Any
 
-from meter import Report
 from task import Task
 
 _PEERS = {
@@ -24,7 +23,7 @@ _PEERS = {
 }
 
 
-def _run(task: Task) -> Report:
+def _report(task: Task) -> Any:
     measure = task["measure"]
     if task["peer"] == "curl":
         measure = f"programs.{measure.partition('.')[2]}"
@@ -37,7 +36,7 @@ def _run(task: Task) -> Report:
         peer.connect(task)
         return function(peer, task)
 
-    async def main() -> Report:
+    async def main() -> Any:
         peer.connect(task)
         return await function(peer, task)
 
@@ -50,4 +49,4 @@ def _load(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    print("\n" + json.dumps(_run(json.load(sys.stdin))), flush=True)
+    print("\n" + json.dumps(_report(json.load(sys.stdin))), flush=True)

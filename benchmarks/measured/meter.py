@@ -25,7 +25,7 @@ class Meter:
         self._children = children
 
     def __enter__(self) -> Meter:
-        self._memory_before = 0.0
+        self._memory_before = 0
         if not self._children:
             # VmHWM begins anew from the memory in use (proc(5), clear_refs).
             with open("/proc/self/clear_refs", "w") as file:
@@ -69,7 +69,7 @@ def counted_connections(url: str) -> Iterator[Callable[[], int]]:
         yield most
 
 
-def _status_bytes(name: str) -> float:
+def _status_bytes(name: str) -> int:
     with open("/proc/self/status") as status:
         line = next(line for line in status if line.startswith(name))
     return int(line.split()[1]) * 1024

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from task import Task
@@ -16,7 +16,7 @@ class Peer:
         """Make the services that the task names known; in the loop, where one is used."""
         raise NotImplementedError
 
-    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+    def run(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run `main` in a new event loop."""
         return asyncio.run(main())
 

@@ -20,7 +20,7 @@ from meter import Meter, Report
 from task import Task, file_checksum, require, take_stored
 
 _SCRIPTS = Path(sys.executable).parent
-_RESOLVE = _SCRIPTS / "seamless-resolve"
+_RESOLVE = str(_SCRIPTS / "seamless-resolve")
 _FIRST_PROGRAM = """
 import json, os, time
 import seamless, seamless.config

@@ -6,7 +6,7 @@ Which of them it is depends on the environment; both have the same face.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from peer import Peer
@@ -22,9 +22,8 @@ class SeamlessPeer(Peer):
 
     def connect(self, task: Task) -> None:
         if "database" in task:
-            database_remote.define_extern_client(
-                "bench", "database", url=task["database"], readonly=False
-            )
+            url = task["database"]
+            database_remote.define_extern_client("bench", "database", url=url, readonly=False)
             database_remote.activate(no_main=True, extern_clients=["bench"])
         names = []
         for number, url in enumerate(task.get("servers", [])):
@@ -56,20 +55,21 @@ class SeamlessPeer(Peer):
 
     def resolve(self, checksum: str) -> bytes:
         """A buffer's content, for a synchronous caller."""
-        return Checksum(checksum).resolve().content
+        content: bytes = Checksum(checksum).resolve().content
+        return content
 
 
 class AsyncioHostPeer(SeamlessPeer):
     """Ours, with the nursery opened in the caller's asyncio loop."""
 
-    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+    def run(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         return super().run(functools.partial(_in_nursery, main))
 
 
 class TrioHostPeer(SeamlessPeer):
     """Ours, with the nursery opened in a trio program."""
 
-    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+    def run(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         import trio
 
         return trio.run(_in_nursery, main)
@@ -93,6 +93,6 @@ class TrioHostPeer(SeamlessPeer):
         await trio.sleep(seconds)
 
 
-async def _in_nursery(main: Callable[[], Awaitable[Any]]) -> Any:
+async def _in_nursery(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     async with seamless_remote.open_nursery():
         return await main()
