@@ -12,9 +12,8 @@ from typing import Any
 
 from .measured.task import LOOKUPS, NUMBERED
 
-LARGE = 512
-HUGE = 4096
-"""MiB of these two buffers."""
+LARGE, HUGE = 512, 4096
+"""MiB of the two large buffers."""
 SLOW_SECONDS = (0.5, 1.0)
 """Seconds that each of the two slow servers waits before it confirms an upload."""
 PACE = 0.001
@@ -80,7 +79,7 @@ _ASYNCIO = ("ours", "ours-host", "published")
 _ASYNCIO_FLOOR = (*_ASYNCIO, "floor")
 _LOOPS = ("ours", "ours-host", "ours-trio", "published")
 _ALL = (*_LOOPS, "floor")
-_SMALL = ("ours", "curl")  # the published package would hold 4 GiB in memory twice
+_TOOLS = ("ours", "curl")  # the published package would hold 4 GiB in memory twice
 
 _SQL = "the server, which does its SQL in its event loop"
 _HASH = "the server, which hashes before its first byte"
@@ -113,6 +112,6 @@ CASES = (
     Case("two-servers", "buffers.uploaded", "slow", _LOOPS, {"mebibytes": 16}, "the slower server"),
     Case("help", "programs.help_text", "", _BOTH, {"count": 5}),
     Case("resolve-output", "programs.downloaded", "http", (*_BOTH, "curl"), {}, _HASH),
-    Case("resolve-output-huge", "programs.downloaded", "http", _SMALL, {"buffer": "huge"}, _HASH),
+    Case("resolve-output-huge", "programs.downloaded", "http", _TOOLS, {"buffer": "huge"}, _HASH),
     Case("first-result", "programs.first_result", "", _BOTH, {}, _LAUNCHES),
 )

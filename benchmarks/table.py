@@ -10,20 +10,20 @@ from .runs import Run, Runs
 from .targets import TARGETS, number, ratios
 
 _COMPARED = ("wall", "cpu", "peak_mb")
-_HEAD = ("case", "peer", "time, ms", "CPU, ms", "peak MB", "also")
-_RATIOS = ("time / published", "CPU / published", "peak / published")
+_RATIOS = tuple(f"{figure} / published" for figure in _COMPARED)
+_HEAD = ("case", "peer", "wall, ms", "cpu, ms", "peak_mb", "also", *_RATIOS)
 _SHORT = {"ours": "any loop", "ours-host": "asyncio host", "ours-trio": "trio host"}
 _NOTE = """
-Time and CPU are for one operation; all are medians of the rounds. Ratios are taken pair by pair:
-the median, and in brackets the least and the greatest. Pauses are those of another task in the
-caller's loop: 99.9th percentile, and the longest. The server counts the connections that are open
-at once.
+Wall and CPU time are for one operation; all figures are medians of the rounds. Ratios are taken
+pair by pair: the median, and in brackets the least and the greatest. A look-up that waits takes
+waiting_bytes of memory. Pauses are those of another task in the caller's loop: 99.9th percentile,
+and the longest. Connections are those that the server had open at once.
 """
 
 
 def table(cases: Sequence[Case], runs: Runs) -> str:
     """One row a case and peer; then what bounds the cases, and the targets."""
-    lines = [_row((*_HEAD, *_RATIOS)), _row(["---"] * len((*_HEAD, *_RATIOS)))]
+    lines = [_row(_HEAD), _row(["---"] * len(_HEAD))]
     for case in cases:
         title = f"{TITLES[case.name]}{' *' if case.limit else ''}"
         for peer in case.peers:
@@ -48,10 +48,10 @@ def _cells(peer: str, runs: Mapping[str, Sequence[Run]]) -> list[str]:
     """A peer's figures, from the runs of its case by peer."""
     good = [run for run in runs[peer] if "error" not in run]
     if not good:
-        return ["failed", *[""] * (len(_HEAD) - 3 + len(_RATIOS))]
+        return ["failed", *[""] * (len(_HEAD) - 3)]
     failed = f" ({len(runs[peer]) - len(good)} failed)" if len(good) < len(runs[peer]) else ""
     median = {figure: statistics.median(run[figure] for run in good) for figure in good[0]}
-    others = [f"{name} {number(median[name])}" for name in median if name not in _COMPARED]
+    others = [f"{figure} {number(median[figure])}" for figure in median if figure not in _COMPARED]
     return [
         number(median["wall"] * 1e3) + failed,
         number(median["cpu"] * 1e3),

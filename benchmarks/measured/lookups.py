@@ -19,20 +19,16 @@ _COMPUTING_SECONDS = 3.0
 
 async def gathered(peer: Peer, task: Task) -> Report:
     """`count` look-ups at once in one loop; `before`: how often the process has done that."""
-    await peer.gather(peer.lookup, _keys(_WARM_UP))
-    keys = _keys(task["count"])
-    for _ in range(task.get("before", 0)):
-        await peer.gather(peer.lookup, keys)
-    with Meter() as meter:
-        results = await peer.gather(peer.lookup, keys)
-    return {**_report(meter, keys, results), "waiting_bytes": meter.grown / len(keys)}
+    return (await _at_once(peer, task)).report(task["count"])
 
 
 async def waiting(peer: Peer, task: Task) -> Report:
-    """`gathered`, with the number of connections that the stub server saw."""
+    """The same, with the memory for each look-up that waits and the number of connections."""
     with counted_connections(task["database"]) as most_connections:
-        report = await gathered(peer, task)
-        return {**report, "connections": most_connections()}
+        meter = await _at_once(peer, task)
+        connections = most_connections()
+    memory = meter.grown / task["count"]
+    return meter.report(task["count"], waiting_bytes=memory, connections=connections)
 
 
 async def written(peer: Peer, task: Task) -> Report:
@@ -118,6 +114,17 @@ async def beside_computation(peer: Peer, task: Task) -> Report:
     report = meter.report(count)
     report["cpu"] -= computing / count
     return report
+
+
+async def _at_once(peer: Peer, task: Task) -> Meter:
+    await peer.gather(peer.lookup, _keys(_WARM_UP))
+    keys = _keys(task["count"])
+    for _ in range(task.get("before", 0)):
+        await peer.gather(peer.lookup, keys)
+    with Meter() as meter:
+        results = await peer.gather(peer.lookup, keys)
+    _check(keys, results)
+    return meter
 
 
 def _keys(count: int, *, first: int = 0) -> list[str]:
