@@ -25,6 +25,7 @@ endif
 endif
 
 VENV := .venv-$(VERSION)
+BENCH := .venv-bench-$(VERSION)
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --quiet --disable-pip-version-check
 
@@ -46,7 +47,9 @@ check: $(VENV)/for-test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy --strict seamless_remote
 
-bench:
+# The published package comes compiled: so is this one, even under PYTHONDONTWRITEBYTECODE.
+bench: $(BENCH)-ours/made $(BENCH)-published/made
+	@$(PYTHON) -m compileall -q seamless_remote
 	@$(PYTHON) -m benchmarks --rounds $(ROUNDS) $(if $(OUTPUT),--output $(OUTPUT)) $(CASES)
 
 soak: $(VENV)/for-test
@@ -62,6 +65,18 @@ $(VENV)/made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
+
+$(BENCH)-ours/made $(BENCH)-published/made: pyproject.toml
+	@echo "Making $(@D)" >&2
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip -qq --disable-pip-version-check install $(PACKAGES)
+	@touch $@
+
+$(BENCH)-ours/made: PACKAGES = --editable '.[services]'
+
+# With the services that this package has in its extra of that name.
+$(BENCH)-published/made: PACKAGES = seamless-remote==0.4.0 hashserver==1.1.0 'aiofiles>=23' \
+	seamless-database==2.1.0 seamless-jobserver==0.3.0 seamless-transformer==0.6.1
 
 $(VENV)/for-demo: $(VENV)/made
 	@echo "Installing what the demo needs into $(VENV)"

@@ -1,24 +1,27 @@
-"""The command line: `python -m benchmarks [CASE ...]`, from the checkout; see `--help`."""
+"""The command line: `python -m benchmarks [CASE ...]`, from the checkout; see `--help`.
+
+`make bench` runs it, and makes the virtualenvs before that.
+"""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
+import platform
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-from . import environments
-from .catalogue import CASES, ENVIRONMENTS, Case
-from .results import compared, summarise
-from .rounds import run_rounds, surroundings
+from .catalogue import CASES, FEW_ROUNDS, LONG
+from .runs import CHECKOUT, run_rounds
+from .surroundings import surroundings
 from .table import short_table, table
 
-_HERE = Path(__file__).resolve().parent
+_RESULTS = Path(__file__).with_name("results")
 
 
 def main() -> int:
@@ -26,56 +29,53 @@ def main() -> int:
     arguments = _arguments()
     # Ended by SIGTERM, it leaves no service and no file either.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    cases = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
-    for name in _environments(cases):
-        environments.ensure(name)
-    begun = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="seamless-bench-") as scratch,
-        surroundings(Path(scratch), cases) as around,
-    ):
-        runs = run_rounds(cases, arguments.rounds, around)
-    results = summarise(cases, runs, arguments.rounds, seconds=time.monotonic() - begun)
-    _report(results, arguments.output)
-    failed = sum(peer["failed"] for case in results["cases"] for peer in case["peers"].values())
+    cases = [case for case in CASES if case.name in arguments.names or not arguments.names]
+    with tempfile.TemporaryDirectory(prefix="seamless-bench-") as scratch:
+        print("Making the material, starting the services", file=sys.stderr)
+        with surroundings(Path(scratch), cases) as told:
+            runs = run_rounds(cases, arguments.rounds, told)
+
+    origin = _origin(arguments.rounds)
+    text = f"{table(cases, runs)}\n\n{origin}\n"
+    data = json.dumps({"origin": origin, "runs": runs}, indent=1)
+    output: Path = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "results.json").write_text(data + "\n")
+    (output / "results.md").write_text(text)
+    (output / "short.md").write_text(short_table(cases, runs) + "\n")
+    print(text)
+    print(f"Written to {output}", file=sys.stderr)
+    each = [run for peers in runs.values() for peer in peers.values() for run in peer]
+    failed = sum("error" in run for run in each)
     if failed:
         print(f"{failed} runs failed; the JSON has what they printed", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _arguments() -> argparse.Namespace:
-    names = [case.name for case in CASES]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", epilog=f"cases: {names}")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="all, unless some are named")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    names = ", ".join(case.name for case in CASES)
+    parser.add_argument("names", nargs="*", metavar="CASE", help=f"some of {names}; all, if none")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=_HERE / "results", metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default=_RESULTS, metavar="FOLDER")
     arguments = parser.parse_args()
-    unknown = set(arguments.cases) - set(names)
-    if unknown:
-        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    if arguments.rounds < 1:
-        parser.error("at least one round")
+    if unknown := set(arguments.names).difference(case.name for case in CASES):
+        parser.error(f"no such case: {', '.join(unknown)}; there are {names}")
     return arguments
 
 
-def _environments(cases: list[Case]) -> list[str]:
-    """What these cases need; ours always, for the services are in it."""
-    needed = {ENVIRONMENTS.get(peer, "ours") for case in cases for peer in case.peers} | {"ours"}
-    return [name for name in environments.NAMES if name in needed]
-
-
-def _report(results: dict[str, Any], output: Path) -> None:
-    """Print the table; write it, the short one, the data and a plot to the folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    text, data = table(results), output / "results.json"
-    data.write_text(json.dumps(results, indent=1) + "\n")
-    (output / "results.md").write_text(text + "\n")
-    (output / "short.md").write_text(short_table(results) + "\n")
-    if compared(results):
-        plot = [environments.python("ours"), _HERE / "plot.py", data, output / "results.png"]
-        subprocess.run(plot, check=True, stdout=sys.stderr)
-    print(text)
-    print(f"Written to {output}", file=sys.stderr)
+def _origin(rounds: int) -> str:
+    """What the figures depend on, and when they were taken."""
+    git = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, cwd=CHECKOUT, capture_output=True, text=True).stdout.strip()
+    processors = Path("/proc/cpuinfo").read_text().splitlines()
+    named = {line.partition(":")[2].strip() for line in processors if line.startswith("model name")}
+    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return (
+        f"Rounds: {rounds}, at most {FEW_ROUNDS} of {', '.join(LONG)}. Commit {commit}. "
+        f"{os.cpu_count()} cores ({', '.join(named)}), "
+        f"Python {platform.python_version()}, {platform.platform()}, {date}."
+    )
 
 
 if __name__ == "__main__":

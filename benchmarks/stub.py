@@ -1,6 +1,6 @@
 """A server that answers at once: what a client takes against it is the client's own cost.
 
-`python stub.py PORT_FILE [--pause SECONDS] [--pace SECONDS]`. It speaks as much of
+`python stub.py --host HOST --port PORT [--pause SECONDS] [--pace SECONDS]`. It speaks as much of
 seamless-database and hashserver as the cases need: every transformation has its checksum's reverse
 as its result; the numbered buffers are there, and each takes the pace, one after another; all
 others are absent, and may be uploaded, which is confirmed after the pause if the bytes are right.
@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
+import json
 import re
 import resource
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import ClassVar
 
 from measured.task import NUMBERED, checksum_of, numbered_buffer
 
@@ -25,31 +24,16 @@ _CHECKSUM = re.compile(rb"[0-9a-f]{64}")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-class _Server:
-    """What all connections share. They are counted from when they are accepted."""
+class _Connection(asyncio.Protocol):
+    """A connection; one request on it at a time. What the class has is shared by all of them."""
 
-    def __init__(self, pause: float, pace: float) -> None:
-        self.pause = pause
-        self.pace = pace
-        self.accepted = self.open = self.most = 0
-        contents = map(numbered_buffer, range(NUMBERED))
-        self.buffers = {checksum_of(content).encode(): content for content in contents}
+    pause = pace = 0.0
+    open = most = 0
+    buffers: ClassVar = {
+        checksum_of(content).encode(): content for content in map(numbered_buffer, range(NUMBERED))
+    }
 
-    def tell_connections(self) -> bytes:
-        """How many were accepted, and open at once at the most, since this was last told.
-
-        The connection on which it is told each time is not counted.
-        """
-        told = b"%d %d" % (self.accepted, self.most - 1)
-        self.accepted, self.most = 0, self.open
-        return told
-
-
-class _Answering(asyncio.Protocol):
-    """A connection; one request on it at a time."""
-
-    def __init__(self, server: _Server) -> None:
-        self._server = server
+    def __init__(self) -> None:
         self._head = b""
         self._received = bytearray()
         self._missing = 0
@@ -57,12 +41,11 @@ class _Answering(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._server.accepted += 1
-        self._server.open += 1
-        self._server.most = max(self._server.most, self._server.open)
+        _Connection.open += 1
+        _Connection.most = max(self.most, self.open)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.open -= 1
+        _Connection.open -= 1
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -87,29 +70,26 @@ class _Answering(asyncio.Protocol):
         if path == b"/healthcheck":
             self._answer(b"OK")
         elif path == b"/connections":
-            self._answer(self._server.tell_connections())
+            # At the most since this was last asked; the connection that asks is not counted.
+            self._answer(b"%d" % (self.most - 1))
+            _Connection.most = self.open
         elif path == b"/":
-            found = _CHECKSUM.search(body)
-            self._answer(found[0][::-1] if found else b"OK")
-        elif path in (b"/has", b"/has-now"):
-            self._answer_each(body, lambda there: b"false" if there is None else b"true")
-        elif path == b"/buffer-length":
-            self._answer_each(body, lambda there: b"%d" % len(there or b""))
+            asked = _CHECKSUM.search(body)
+            self._answer(asked[0][::-1] if asked else b"OK")
+        elif path in (b"/has", b"/has-now", b"/buffer-length"):
+            lengths = [len(self.buffers.get(each, b"")) for each in _CHECKSUM.findall(body)]
+            found = lengths if path == b"/buffer-length" else [length > 0 for length in lengths]
+            self._answer(json.dumps(found).encode())
         elif method == b"PUT":
-            right = hashlib.sha256(body).hexdigest().encode() == path[1:]
+            right = checksum_of(body).encode() == path[1:]
             status = b"200 OK" if right else b"400 Bad Request"
             loop = asyncio.get_running_loop()
-            loop.call_later(self._server.pause, self._answer, b"", status)
-        elif path[1:] in self._server.buffers:
-            time.sleep(self._server.pace)
-            self._answer(self._server.buffers[path[1:]])
+            loop.call_later(self.pause, self._answer, b"", status)
+        elif path[1:] in self.buffers:
+            time.sleep(self.pace)
+            self._answer(self.buffers[path[1:]])
         else:
             self._answer(b"Not found", status=b"404 Not Found")
-
-    def _answer_each(self, body: bytes, of: Callable[[bytes | None], bytes]) -> None:
-        """Answer with a list: for each checksum in the body what `of` makes of its buffer."""
-        buffers = map(self._server.buffers.get, _CHECKSUM.findall(body))
-        self._answer(b"[" + b",".join(map(of, buffers)) + b"]")
 
     def _answer(self, body: bytes, status: bytes = b"200 OK") -> None:
         self._transport.write(
@@ -118,26 +98,22 @@ class _Answering(asyncio.Protocol):
         )
 
 
-async def _serve(announce: Callable[[str], object], server: _Server) -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    listening = await loop.create_server(lambda: _Answering(server), "127.0.0.1", 0, backlog=4096)
-
-    def closed() -> None:
-        loop.remove_reader(sys.stdin)
-        ended.set_result(None)
-
-    loop.add_reader(sys.stdin, closed)  # nothing is ever written to it
-    announce(f"{listening.sockets[0].getsockname()[1]}\n")
-    await ended
-
-
-if __name__ == "__main__":
+def _main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("port_file", type=Path)
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--pace", type=float, default=0.0)
     given = parser.parse_args()
-    asyncio.run(_serve(given.port_file.write_text, _Server(given.pause, given.pace)))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _Connection.pause, _Connection.pace = given.pause, given.pace
+    loop = asyncio.new_event_loop()
+    serving = loop.create_server(_Connection, given.host, given.port, backlog=4096)
+    loop.run_until_complete(serving)
+    loop.add_reader(sys.stdin, loop.stop)  # nothing is ever written to it
+    loop.run_forever()
+
+
+if __name__ == "__main__":
+    _main()

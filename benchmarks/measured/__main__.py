@@ -1,43 +1,52 @@
-"""One run of one case by one peer: `python measured TASK.json`, in the peer's environment.
+"""One run of one case by one peer: `python measured`, in the peer's virtualenv.
 
-It prints one line of JSON, the report. It is started by its path, not as a module of the checkout,
-for the checkout's `seamless_remote` would then hide the published one.
+It reads the task as JSON, and prints the report as one line of JSON. The driver starts it by its
+path, not as a module of the checkout, whose `seamless_remote` would then hide the published one.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import sys
-from dataclasses import asdict
+from typing import Any
+
+from task import Task
 
 _PEERS = {
-    "ours": ("with_seamless", "SeamlessPeer"),
-    "ours-host": ("with_seamless", "AsyncioHostPeer"),
-    "ours-trio": ("with_seamless", "TrioHostPeer"),
-    "published": ("with_seamless", "SeamlessPeer"),
-    "floor": ("with_sockets", "SocketPeer"),
-    "asks": ("with_asks", "AsksPeer"),
+    "ours": "with_seamless.SeamlessPeer",
+    "ours-host": "with_seamless.AsyncioHostPeer",
+    "ours-trio": "with_seamless.TrioHostPeer",
+    "published": "with_seamless.SeamlessPeer",
+    "floor": "with_sockets.SocketPeer",
 }
-_OF_PROGRAMS = ("commands", "cluster")
 
 
-def main() -> None:
-    """Run the task that the argument's file holds."""
-    with open(sys.argv[1]) as file:
-        task = json.load(file)
-    module, name = task["measure"].split(".")
+def _report(task: Task) -> Any:
+    measure = task["measure"]
     if task["peer"] == "curl":
-        module = "commands"
+        measure = f"programs.{measure.partition('.')[2]}"
+    function = _load(measure)
     # Programs are measured from a small process: what they inherit would count as theirs.
-    if module in _OF_PROGRAMS:
-        report = getattr(importlib.import_module(module), name)(task)
-    else:
-        peer_module, peer_class = _PEERS[task["peer"]]
-        peer = getattr(importlib.import_module(peer_module), peer_class)()
-        report = getattr(importlib.import_module(module), name)(peer, task)
-    print("\n" + json.dumps(asdict(report)), flush=True)
+    if measure.startswith("programs."):
+        return function(task)
+    peer = _load(_PEERS[task["peer"]])()
+    if not inspect.iscoroutinefunction(function):
+        peer.connect(task)
+        return function(peer, task)
+
+    async def main() -> Any:
+        peer.connect(task)
+        return await function(peer, task)
+
+    return peer.run(main)
+
+
+def _load(name: str) -> Any:
+    module, attribute = name.split(".")
+    return getattr(importlib.import_module(module), attribute)
 
 
 if __name__ == "__main__":
-    main()
+    print("\n" + json.dumps(_report(json.load(sys.stdin))), flush=True)

@@ -3,171 +3,137 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import http.client
-import itertools
-import json
 import random
 import threading
 import time
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
-from meter import Connections, Meter, Report
+from meter import Meter, Report, counted_connections
 from peer import Peer
-from task import LOOKUPS, Task, lookup_key, require, result_of
+from task import LOOKUPS, Task, ask_database, lookup_key, require, result_of
 
 _WARM_UP = 60
+_THREADS = 8
+_COMPUTING_SECONDS = 3.0
 
 
-def gathered(peer: Peer, task: Task) -> Report:
-    """`count` look-ups at once in one loop.
-
-    `times_before`: how often the process has done that before. `waiting`: also what a look-up that
-    waits takes.
-    """
-
-    async def main() -> Report:
-        peer.connect(task)
-        await peer.gather(peer.lookup, _keys(_WARM_UP))
-        keys = _keys(task["count"])
-        for _ in range(task.get("times_before", 0)):
-            await peer.gather(peer.lookup, keys)
-        waiting = task.get("waiting")
-        counted = Connections(task["database"]) if waiting else contextlib.nullcontext()
-        with counted as connections, Meter() as meter:
-            results = await peer.gather(peer.lookup, keys)
-        report = meter.report(len(keys))
-        if connections:
-            report.extra = {"waiting_bytes": report.grown_mb * 1e6 / len(keys), **connections.told}
-        _check(keys, results)
-        return report
-
-    return peer.run(main)
+async def gathered(peer: Peer, task: Task) -> Report:
+    """`count` look-ups at once in one loop; `before`: how often the process has done that."""
+    return (await _at_once(peer, task)).report(task["count"])
 
 
-def written(peer: Peer, task: Task) -> Report:
+async def waiting(peer: Peer, task: Task) -> Report:
+    """The same, with the memory for each look-up that waits and the number of connections."""
+    with counted_connections(task["database"]) as most_connections:
+        meter = await _at_once(peer, task)
+        connections = most_connections()
+    memory = meter.grown / task["count"]
+    return meter.report(task["count"], waiting_bytes=memory, connections=connections)
+
+
+async def written(peer: Peer, task: Task) -> Report:
     """The results of `count` new transformations, written at once in one loop."""
-
-    async def main() -> Report:
-        peer.connect(task)
-        await peer.lookup(lookup_key(0))
-        first = random.randrange(10**9, 10**15)  # nobody has written these before
-        keys = _keys(task["count"], first=first)
-        with Meter() as meter:
-            await peer.gather(peer.record, keys)
-        # What a peer says of its writes is not asked: the database has them, or not.
-        _check(keys, _stored(task["database"], keys))
-        return meter.report(len(keys))
-
-    return peer.run(main)
+    await peer.lookup(lookup_key(0))
+    first = random.randrange(10**9, 10**15)  # nobody has written these before
+    keys = _keys(task["count"], first=first)
+    with Meter() as meter:
+        await peer.gather(peer.record, keys)
+    # What a peer says of its writes is not asked: the database has them, or not.
+    stored = ask_database(task["database"], "GET", ({"checksum": key} for key in keys))
+    return _report(meter, keys, stored)
 
 
-def in_turn(peer: Peer, task: Task) -> Report:
+async def in_turn(peer: Peer, task: Task) -> Report:
     """`count` look-ups one after another in one loop."""
-
-    async def main() -> Report:
-        peer.connect(task)
-        await peer.lookup(lookup_key(0))
-        keys = _keys(task["count"])
-        with Meter() as meter:
-            results = [await peer.lookup(key) for key in keys]
-        _check(keys, results)
-        return meter.report(len(keys))
-
-    return peer.run(main)
+    await peer.lookup(lookup_key(0))
+    keys = _keys(task["count"])
+    with Meter() as meter:
+        results = [await peer.lookup(key) for key in keys]
+    return _report(meter, keys, results)
 
 
 def asyncio_run_each(peer: Peer, task: Task) -> Report:
     """`count` look-ups by a synchronous caller, each through `asyncio.run`."""
-    peer.connect(task)
     asyncio.run(peer.lookup(lookup_key(0)))
     keys = _keys(task["count"])
     with Meter() as meter:
         results = [asyncio.run(peer.lookup(key)) for key in keys]
-    _check(keys, results)
-    return meter.report(len(keys))
+    return _report(meter, keys, results)
 
 
 def threads(peer: Peer, task: Task) -> Report:
-    """`count` look-ups at once in each of `threads` threads with a loop of its own."""
-    peer.connect(task)
+    """`count` look-ups at once in each of some threads with a loop of its own."""
     asyncio.run(peer.lookup(lookup_key(0)))
     count = task["count"]
     results: dict[int, list[str]] = {}
 
-    def work(number: int) -> None:
-        keys = _keys(count, first=number * count)
-        results[number] = asyncio.run(peer.gather(peer.lookup, keys))
+    def work(first: int) -> None:
+        results[first] = asyncio.run(peer.gather(peer.lookup, _keys(count, first=first)))
 
-    workers = [threading.Thread(target=work, args=(n,)) for n in range(task["threads"])]
+    firsts = range(0, count * _THREADS, count)
+    workers = [threading.Thread(target=work, args=(first,)) for first in firsts]
     with Meter() as meter:
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-    keys = _keys(count * len(workers))
-    _check(keys, [answer for number in sorted(results) for answer in results[number]])
-    return meter.report(len(keys))
+    answers = [answer for first in firsts for answer in results[first]]
+    return _report(meter, _keys(count * _THREADS), answers)
 
 
-def beside_computation(peer: Peer, task: Task) -> Report:
+async def beside_computation(peer: Peer, task: Task) -> Report:
     """Look-ups one after another in a thread with its own loop, while the host's loop computes.
 
-    The computation is plain Python and lasts `seconds`. The CPU time is without it.
+    The computation is plain Python. The CPU time is without it.
     """
-    ended: list[float] = []
-    ready, over = threading.Event(), threading.Event()
+    results: list[str] = []
+    over = False
 
     async def look_up() -> None:
-        for number in itertools.count():
-            key = lookup_key(number % LOOKUPS)
-            _check([key], [await peer.lookup(key)])
-            ended.append(time.perf_counter())
-            ready.set()
-            if over.is_set():
-                return
+        while not over:
+            results.append(await peer.lookup(lookup_key(len(results) % LOOKUPS)))
 
-    async def main() -> Report:
-        peer.connect(task)
-        await peer.lookup(lookup_key(0))
-        thread = threading.Thread(target=asyncio.run, args=(look_up(),))
-        thread.start()
-        while not ready.is_set():
-            await peer.sleep(0.01)
-        with Meter() as meter:
-            own = time.thread_time()
-            until = time.perf_counter() + task["seconds"]
-            while time.perf_counter() < until:
-                sum(range(1000))
-            own = time.thread_time() - own
-        began, end = until - task["seconds"], time.perf_counter()
-        over.set()
-        while thread.is_alive():
-            await peer.sleep(0.01)
-        count = sum(began < each <= end for each in ended)
-        require(count, "no look-up ended")
-        report = meter.report(count)
-        report.cpu -= own
-        return report
-
-    return peer.run(main)
+    await peer.lookup(lookup_key(0))
+    thread = threading.Thread(target=asyncio.run, args=(look_up(),))
+    thread.start()
+    while not results:
+        await peer.sleep(0.01)
+    before = len(results)
+    with Meter() as meter:
+        computing = time.thread_time()
+        until = time.perf_counter() + _COMPUTING_SECONDS
+        while time.perf_counter() < until:
+            sum(range(1000))
+        computing = time.thread_time() - computing
+    count = len(results) - before
+    over = True
+    while thread.is_alive():
+        await peer.sleep(0.01)
+    require(count, "no look-up ended")
+    _check([lookup_key(number % LOOKUPS) for number in range(len(results))], results)
+    report = meter.report(count)
+    report["cpu"] -= computing / count
+    return report
 
 
-def _stored(url: str, keys: Sequence[str]) -> list[str]:
-    """What a database has as the results, asked on a connection of its own."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc)
-    found = []
-    for key in keys:
-        question = json.dumps({"type": "transformation", "checksum": key})
-        connection.request("GET", "/", question)
-        found.append(connection.getresponse().read().decode())
-    connection.close()
-    return found
+async def _at_once(peer: Peer, task: Task) -> Meter:
+    await peer.gather(peer.lookup, _keys(_WARM_UP))
+    keys = _keys(task["count"])
+    for _ in range(task.get("before", 0)):
+        await peer.gather(peer.lookup, keys)
+    with Meter() as meter:
+        results = await peer.gather(peer.lookup, keys)
+    _check(keys, results)
+    return meter
 
 
 def _keys(count: int, *, first: int = 0) -> list[str]:
     return [lookup_key(number) for number in range(first, first + count)]
+
+
+def _report(meter: Meter, keys: Sequence[str], results: Sequence[str]) -> Report:
+    _check(keys, results)
+    return meter.report(len(keys))
 
 
 def _check(keys: Sequence[str], results: Sequence[str]) -> None:

@@ -1,9 +1,9 @@
-"""What the cases ask of a peer; each peer gives as much of it as it can."""
+"""What the look-ups ask of a peer; `SeamlessPeer` has buffers as well."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from task import Task
@@ -14,12 +14,13 @@ class Peer:
 
     def connect(self, task: Task) -> None:
         """Make the services that the task names known; in the loop, where one is used."""
+        raise NotImplementedError
 
-    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+    def run(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run `main` in a new event loop."""
         return asyncio.run(main())
 
-    async def gather(self, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> Any:
+    async def gather(self, function: Callable[[Any], Awaitable[Any]], items: Sequence[Any]) -> Any:
         """The results of `function` for all items at once, in order."""
         return await asyncio.gather(*[function(item) for item in items])
 
@@ -31,18 +32,6 @@ class Peer:
         """The result of a transformation."""
         raise NotImplementedError
 
-    async def record(self, key: str) -> object:
+    async def record(self, key: str) -> None:
         """Store the result of a transformation."""
-        raise NotImplementedError
-
-    async def get(self, checksum: str) -> bytes | bytearray:
-        """A buffer's content."""
-        raise NotImplementedError
-
-    async def put(self, checksum: str, content: bytes) -> bool:
-        """Store a buffer; True where that is confirmed."""
-        raise NotImplementedError
-
-    def resolve(self, checksum: str) -> bytes:
-        """A buffer's content, for a synchronous caller."""
         raise NotImplementedError

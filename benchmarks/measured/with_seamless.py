@@ -6,7 +6,7 @@ Which of them it is depends on the environment; both have the same face.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from peer import Peer
@@ -22,9 +22,8 @@ class SeamlessPeer(Peer):
 
     def connect(self, task: Task) -> None:
         if "database" in task:
-            database_remote.define_extern_client(
-                "bench", "database", url=task["database"], readonly=False
-            )
+            url = task["database"]
+            database_remote.define_extern_client("bench", "database", url=url, readonly=False)
             database_remote.activate(no_main=True, extern_clients=["bench"])
         names = []
         for number, url in enumerate(task.get("servers", [])):
@@ -40,42 +39,45 @@ class SeamlessPeer(Peer):
         result = await database_remote.get_transformation_result(Checksum(key))
         return "" if result is None else result.hex()
 
-    async def record(self, key: str) -> object:
-        result = Checksum(result_of(key))
-        return await database_remote.set_transformation_result(Checksum(key), result)
+    async def record(self, key: str) -> None:
+        await database_remote.set_transformation_result(Checksum(key), Checksum(result_of(key)))
 
     async def get(self, checksum: str) -> bytes:
+        """A buffer's content; empty where it is not there."""
         buffer = await buffer_remote.get_buffer(Checksum(checksum))
         return b"" if buffer is None else buffer.content
 
     async def put(self, checksum: str, content: bytes) -> bool:
+        """Store a buffer; True where that is confirmed."""
         # Who writes a buffer knows its checksum: Seamless gives it to both packages like this.
         buffer = Buffer(content, checksum=Checksum(checksum))
         return bool(await buffer_remote.write_buffer(buffer.checksum, buffer))
 
     def resolve(self, checksum: str) -> bytes:
-        return Checksum(checksum).resolve().content
+        """A buffer's content, for a synchronous caller."""
+        content: bytes = Checksum(checksum).resolve().content
+        return content
 
 
 class AsyncioHostPeer(SeamlessPeer):
     """Ours, with the nursery opened in the caller's asyncio loop."""
 
-    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+    def run(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         return super().run(functools.partial(_in_nursery, main))
 
 
 class TrioHostPeer(SeamlessPeer):
     """Ours, with the nursery opened in a trio program."""
 
-    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+    def run(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         import trio
 
         return trio.run(_in_nursery, main)
 
-    async def gather(self, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> Any:
+    async def gather(self, function: Callable[[Any], Awaitable[Any]], items: Sequence[Any]) -> Any:
         import trio
 
-        results: dict[int, Any] = {}
+        results = dict.fromkeys(range(len(items)))
 
         async def fill(position: int, item: Any) -> None:
             results[position] = await function(item)
@@ -83,7 +85,7 @@ class TrioHostPeer(SeamlessPeer):
         async with trio.open_nursery() as nursery:
             for position, item in enumerate(items):
                 nursery.start_soon(fill, position, item)
-        return [results[position] for position in sorted(results)]
+        return list(results.values())
 
     async def sleep(self, seconds: float) -> None:
         import trio
@@ -91,6 +93,6 @@ class TrioHostPeer(SeamlessPeer):
         await trio.sleep(seconds)
 
 
-async def _in_nursery(main: Callable[[], Awaitable[Any]]) -> Any:
+async def _in_nursery(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     async with seamless_remote.open_nursery():
         return await main()
