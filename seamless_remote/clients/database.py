@@ -7,8 +7,9 @@ object in the body of GET as of PUT, 404 for a key that it does not know.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from ..checksums import is_checksum
@@ -53,77 +54,79 @@ class DatabaseClient(Client):
 
     # Reads.
 
-    async def get_result(self, call: Call, tf_checksum: str) -> str | None:
+    def get_result(self, call: Call, tf_checksum: str) -> Awaitable[str | None]:
         """The checksum of a transformation's result."""
-        body = await self._get(call, {"type": "transformation", "checksum": tf_checksum})
-        if body is None:
-            return None
-        text = body.decode("ascii", "replace")
-        if not is_checksum(text):
-            raise self._unexpected("a result checksum", body)
-        return text
-
-    async def get_rev_transformations(self, call: Call, result: str) -> list[str] | None:
-        """The transformations that have this result: each once, in the order of their recording."""
-        answer = await self._get_json(
-            call, {"type": "rev_transformations", "checksum": result}, list
+        return self._look_up(
+            call, {"type": "transformation", "checksum": tf_checksum}, self._checksum_in
         )
-        if answer is None:
-            return None
-        if not all(is_checksum(each) for each in answer):
-            raise AnswerError(
-                f"{self.describe()}: not all of {answer!r} are checksums of transformations"
-            )
-        # A repeated write adds a row each time.
-        return list(dict.fromkeys(answer))
 
-    async def get_execution_record(self, call: Call, tf_checksum: str) -> dict[str, Any] | None:
+    def get_rev_transformations(self, call: Call, result: str) -> Awaitable[list[str] | None]:
+        """The transformations that have this result: each once, in the order of their recording."""
+
+        def read(body: bytes) -> list[str]:
+            answer = self._json_in(list, body)
+            if not all(is_checksum(each) for each in answer):
+                raise AnswerError(
+                    f"{self.describe()}: not all of {answer!r} are checksums of transformations"
+                )
+            # A repeated write adds a row each time.
+            return list(dict.fromkeys(answer))
+
+        return self._look_up(call, {"type": "rev_transformations", "checksum": result}, read)
+
+    def get_execution_record(
+        self, call: Call, tf_checksum: str
+    ) -> Awaitable[dict[str, Any] | None]:
         """The execution record of a transformation."""
-        return await self._get_json(call, {"type": "metadata", "checksum": tf_checksum}, dict)
+        question = {"type": "metadata", "checksum": tf_checksum}
+        return self._look_up(call, question, partial(self._json_in, dict))
 
-    async def get_bucket_probe(
+    def get_bucket_probe(
         self, call: Call, bucket_kind: str, label: str
-    ) -> dict[str, Any] | None:
+    ) -> Awaitable[dict[str, Any] | None]:
         """The last probe of a bucket."""
         question = {"type": "bucket_probe", "bucket_kind": bucket_kind, "label": label}
-        return await self._get_json(call, question, dict)
+        return self._look_up(call, question, partial(self._json_in, dict))
 
-    async def get_irreproducible_records(
+    def get_irreproducible_records(
         self, call: Call, tf_checksum: str, result: str | None
-    ) -> list[dict[str, Any]] | None:
+    ) -> Awaitable[list[dict[str, Any]] | None]:
         """The contested results of a transformation (only `result`, if given)."""
+
+        def read(body: bytes) -> list[dict[str, Any]]:
+            answer = self._json_in(list, body)
+            if not all(isinstance(each, dict) for each in answer):
+                raise AnswerError(f"{self.describe()}: not all of {answer!r} are JSON objects")
+            # As with reverse transformations.
+            return list({json.dumps(each, sort_keys=True): each for each in answer}.values())
+
         question = {"type": "irreproducible", "checksum": tf_checksum}
         if result is not None:
             question["result"] = result
-        answer = await self._get_json(call, question, list)
-        if answer is not None and not all(isinstance(each, dict) for each in answer):
-            raise AnswerError(f"{self.describe()}: not all of {answer!r} are JSON objects")
-        # As with reverse transformations.
-        return answer and list({json.dumps(each, sort_keys=True): each for each in answer}.values())
+        return self._look_up(call, question, read)
 
     # Writes.
 
-    async def set_result(self, call: Call, tf_checksum: str, result: str) -> bool:
+    def set_result(self, call: Call, tf_checksum: str, result: str) -> Awaitable[bool]:
         """Record a transformation's result, in place of an earlier one; True when it is written."""
-
         confirmation = _Confirmation(
             {"type": "transformation", "checksum": tf_checksum},
             lambda answer: answer == result.encode(),
         )
         value = {"type": "transformation", "checksum": tf_checksum, "value": result}
-        return await self._put(call, value, confirmation)
+        return self._put(call, value, confirmation)
 
-    async def set_execution_record(
+    def set_execution_record(
         self, call: Call, tf_checksum: str, result: str, record: dict[str, Any]
-    ) -> bool:
+    ) -> Awaitable[bool]:
         """Record how a transformation was executed.
 
         True when it is written; False if the database holds another record for it already.
         """
         value = {"type": "metadata", "checksum": tf_checksum, "result": result, "value": record}
-        return await self._put(call, value, conflict=DIFFERENT_METADATA)
+        return self._put(call, value, conflict=DIFFERENT_METADATA)
 
-    async def set_bucket_probe(
+    def set_bucket_probe(
         self,
         call: Call,
         bucket_kind: str,
@@ -131,7 +134,7 @@ class DatabaseClient(Client):
         bucket_checksum: str,
         freshness_tokens: dict[str, Any],
         captured_at: str,
-    ) -> bool:
+    ) -> Awaitable[bool]:
         """Record a probe of a bucket, in place of an earlier one; True when it is written."""
         value = {
             "type": "bucket_probe",
@@ -141,33 +144,44 @@ class DatabaseClient(Client):
             "freshness_tokens": freshness_tokens,
             "captured_at": captured_at,
         }
-        return await self._put(call, value)
+        return self._put(call, value)
 
     async def undo_result(self, call: Call, tf_checksum: str, result: str) -> bool:
         """Contest a result and remove it; False if the transformation has another result."""
         question = {"type": "irreproducible", "checksum": tf_checksum, "result": result}
-        before = await self._get(call, question)
+        before = await self._look_up(call, question, bytes)
         confirmation = _Confirmation(question, lambda answer: answer not in (None, before))
         return await self._put(call, question, confirmation, unknown_is_false=True)
 
-    async def _get(self, call: Call, question: dict[str, Any]) -> bytes | None:
-        what = f"the look-up of a {question['type']}"
-        answer = await self._attempt(call, what, self._ask_in_turn, "GET", question)
-        return self._found(what, answer)
+    # Few coroutines between a call and its turn at the limiter: thousands of calls may wait there.
 
-    def _found(self, what: str, answer: tuple[int, bytes]) -> bytes | None:
-        """The body of an answer to a question; None for an unknown key."""
-        status, body = answer
+    def _look_up(
+        self, call: Call, question: dict[str, Any], read: Callable[[bytes], T]
+    ) -> Awaitable[T | None]:
+        """Ask, and `read` the answer; None for an unknown key."""
+        what = f"the look-up of a {question['type']}"
+        found = partial(self._found, what, read)
+        return self._attempt(call, what, self._ask_in_turn, "GET", question, found)
+
+    def _found(self, what: str, read: Callable[[bytes], T], status: int, body: bytes) -> T | None:
         if status == 200:
-            return body
+            return read(body)
         if status == 404:
             return None
         raise self._refused(what, status, body)
 
     async def _ask_in_turn(
-        self, call: Call, endpoint: Endpoint, method: str, value: dict[str, Any]
-    ) -> tuple[int, bytes]:
-        """Make one request when the process's bound on database requests has a place for it."""
+        self,
+        call: Call,
+        endpoint: Endpoint,
+        method: str,
+        value: dict[str, Any],
+        outcome: Callable[[int, bytes], T],
+    ) -> T:
+        """Make one request when the process's bound on database requests has a place for it.
+
+        Gives the `outcome` of the answer's status and body.
+        """
         limiter = this_process().limiter
         share = limiter.take_now(call.loop)
         if share is None:
@@ -176,20 +190,12 @@ class DatabaseClient(Client):
         try:
             body = json.dumps(value).encode()
             request = Request(method, f"{endpoint.path}/", body=body, safe=method == "GET")
-            return await self._exchange(call, endpoint, request)
+            status, body = await self._exchange(call, endpoint, request)
         finally:
             limiter.give_back(share)
+        return outcome(status, body)
 
-    async def _get_json(self, call: Call, question: dict[str, Any], kind: type[T]) -> T | None:
-        body = await self._get(call, question)
-        if body is None:
-            return None
-        answer = json_of(body, kind)
-        if answer is None:
-            raise self._unexpected(f"a JSON {kind.__name__}", body)
-        return answer
-
-    async def _put(
+    def _put(
         self,
         call: Call,
         value: dict[str, Any],
@@ -197,7 +203,7 @@ class DatabaseClient(Client):
         *,
         conflict: str | None = None,
         unknown_is_false: bool = False,
-    ) -> bool:
+    ) -> Awaitable[bool]:
         """Write. If an answer got lost, find out what became of the write before repeating it.
 
         Without a confirmation a write may be repeated: the database replaces, or knows it already.
@@ -205,27 +211,44 @@ class DatabaseClient(Client):
         what = f"the writing of a {value['type']}"
         in_doubt = False
 
-        async def attempt(call: Call, endpoint: Endpoint) -> bool:
-            nonlocal in_doubt
-            if in_doubt and confirmation is not None:
-                answer = await self._ask_in_turn(call, endpoint, "GET", confirmation.question)
-                if confirmation.shows(self._found(what, answer)):
-                    return True
-            try:
-                status, text = await self._ask_in_turn(call, endpoint, "PUT", value)
-            except ExchangeError:
-                in_doubt = True
-                raise
+        def written(status: int, body: bytes) -> bool:
             if status == 200:
                 return True
-            refusal = self._refused(what, status, text)
+            refusal = self._refused(what, status, body)
             if status == 409 and conflict is not None and conflict in refusal.text:
                 return False
             if status == 404 and unknown_is_false:
                 return False
             raise refusal
 
-        return await self._attempt(call, what, attempt)
+        async def attempt(call: Call, endpoint: Endpoint) -> bool:
+            nonlocal in_doubt
+            if in_doubt and confirmation is not None:
+                found = partial(self._found, what, bytes)
+                answer = await self._ask_in_turn(
+                    call, endpoint, "GET", confirmation.question, found
+                )
+                if confirmation.shows(answer):
+                    return True
+            try:
+                return await self._ask_in_turn(call, endpoint, "PUT", value, written)
+            except ExchangeError:
+                in_doubt = True
+                raise
+
+        return self._attempt(call, what, attempt)
+
+    def _checksum_in(self, body: bytes) -> str:
+        text = body.decode("ascii", "replace")
+        if not is_checksum(text):
+            raise self._unexpected("a result checksum", body)
+        return text
+
+    def _json_in(self, kind: type[T], body: bytes) -> T:
+        answer = json_of(body, kind)
+        if answer is None:
+            raise self._unexpected(f"a JSON {kind.__name__}", body)
+        return answer
 
     def _unexpected(self, wanted: str, body: bytes) -> AnswerError:
         return AnswerError(
