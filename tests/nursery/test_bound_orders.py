@@ -107,11 +107,15 @@ def post(loop: Loop, action: Callable[[], object]) -> None:
     loop.posted.append(action)
 
 
-def call_later(loop: Loop, _: float, action: Callable[[], object]) -> bool:
-    """Called by tasks of the loop: who gives back is one, where the loop runs."""
-    if loop.is_running:
-        loop.timers.append(action)
-    return loop.is_running
+def call_later(loop: Loop | None, _: float, action: Callable[[], object]) -> bool:
+    """Called by tasks of the loop: who gives back is one, where the loop runs.
+
+    Where the loop is garbage (None), the collector ends its tasks, and they run in no loop.
+    """
+    if loop is None or not loop.is_running:
+        return False
+    loop.timers.append(action)
+    return True
 
 
 class Orders:
