@@ -1,7 +1,8 @@
-"""Fixtures for all tests: real services, a private HOME, both backends, and leak checks."""
+"""Fixtures for all tests: services, a private HOME, loops of each kind, and leak checks."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import os
@@ -12,21 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import remote_http_launcher
+import seamless_config.cluster
+import seamless_config.config_files
+import seamless_config.select
+from counting_proxy import CountingProxy
+from fault_proxy import FaultProxy
+from hosts import HOSTS, Host, LaunchLog
 from leaks import watch, watch_tasks
+from loops import KINDS, LoopThread, new_loop
+from made_up_service import Answer, MadeUpService
 from services import (
     BINARIES,
     HOST,
     Home,
     Service,
+    cluster_definition,
     end_processes_with,
     start_database,
     start_hashserver,
     start_jobserver,
 )
 
+from seamless_remote import Settings
+from seamless_remote.clients import retry_policy
 from seamless_remote.demo.local_cluster import FOREIGN_PREFIXES
 
 Starter = Callable[..., Service]
+Closer = Callable[[Any], Any]
 
 # An environment variable with a unique value, inherited by every process of this test run.
 _RUN = "TEST_RUN"
@@ -67,6 +81,13 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def uvloop_has_been_used() -> None:
+    """libuv opens a pipe for signals with its first loop, once, and keeps it."""
+    with contextlib.suppress(pytest.skip.Exception):
+        new_loop("uvloop").close()
+
+
 @pytest.fixture(autouse=True)
 def no_leaks(own_environment: None) -> Iterator[None]:
     """Fail a test that leaves threads, open files or child processes behind."""
@@ -86,10 +107,48 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         item.obj = watch_tasks(item.obj)
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Run the test on each backend."""
-    return str(request.param)
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
+    """Run async tests that use the `host` fixture there."""
+    test = pyfuncitem.obj
+    host = pyfuncitem.funcargs.get("host")
+    if not isinstance(host, Host) or not inspect.iscoroutinefunction(test):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters}
+    host.run(lambda: test(**arguments))
+    return True
+
+
+@pytest.fixture(params=KINDS)
+def anyio_backend(request: pytest.FixtureRequest) -> str | tuple[str, dict[str, Any]]:
+    """Run the test in each kind of loop."""
+    if request.param != "uvloop":
+        return str(request.param)
+    pytest.importorskip("uvloop")
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(params=HOSTS)
+def host(request: pytest.FixtureRequest, fresh_remote: None) -> Host:
+    """Every place that a call can come from. An async test that uses this runs there."""
+    kind, has_nursery = HOSTS[request.param]
+    if kind == "uvloop":
+        pytest.importorskip("uvloop")
+    return Host(kind, has_nursery, Settings())
+
+
+@pytest.fixture
+def loop_threads() -> Iterator[Callable[[str], LoopThread]]:
+    """Starts loops that turn in threads of their own until the end of the test."""
+    started: list[LoopThread] = []
+
+    def start(kind: str) -> LoopThread:
+        started.append(LoopThread(kind))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
 
 
 @pytest.fixture
@@ -146,6 +205,61 @@ def shared_database(
         yield service
 
 
+@pytest.fixture(scope="session")
+def shared_jobserver(
+    shared_hashserver: Service,
+    shared_database: Service,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Service]:
+    """A jobserver with two workers, for all tests that do it no harm."""
+    with start_jobserver(
+        tmp_path_factory.mktemp("shared") / "jobserver",
+        workers=2,
+        hashserver=shared_hashserver,
+        database=shared_database,
+    ) as service:
+        yield service
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a job and its test leave each other signs."""
+    made = tmp_path / "signs"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def closed_at_the_end() -> Iterator[Closer]:
+    """Takes things that are to be closed when the test has ended, and gives them back."""
+    with contextlib.ExitStack() as stack:
+        yield lambda thing: stack.enter_context(contextlib.closing(thing))
+
+
+@pytest.fixture
+def proxy(closed_at_the_end: Closer) -> Callable[[Service], CountingProxy]:
+    """Puts counting proxies before services."""
+    return lambda service: closed_at_the_end(CountingProxy(service.port))
+
+
+@pytest.fixture
+def faulty(closed_at_the_end: Closer) -> Callable[[Service], FaultProxy]:
+    """Puts proxies before services that do harm on demand."""
+    return lambda service: closed_at_the_end(FaultProxy(service.port))
+
+
+@pytest.fixture
+def made_up(closed_at_the_end: Closer) -> Callable[[Answer], MadeUpService]:
+    """Starts services that answer what they are told to."""
+    return lambda answer: closed_at_the_end(MadeUpService(answer))
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long the pause between two tries is, is not what is tested here."""
+    monkeypatch.setattr(retry_policy, "pause", lambda *args, **options: 0.005)
+
+
 @pytest.fixture
 def nowhere() -> Iterator[str]:
     """A URL that refuses connections. Its port stays bound, so that nothing else takes it."""
@@ -163,6 +277,27 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         yield home
     finally:
         home.close()
+
+
+@pytest.fixture
+def cluster(home: Home, fresh_remote: None, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A HOME whose cluster and project are selected in this process, as by its configuration."""
+    monkeypatch.setattr(seamless_config.cluster, "_clusters", {})
+    monkeypatch.setattr(seamless_config.cluster, "_local_cluster", None)
+    monkeypatch.setattr(seamless_config.select, "_current_cluster", home.cluster)
+    monkeypatch.setattr(seamless_config.select, "_current_project", home.project_name)
+    monkeypatch.setattr(seamless_config.select, "_current_stage", None)
+    seamless_config.config_files.load_tools()
+    seamless_config.cluster.define_clusters(cluster_definition(home.path))
+    return home
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> LaunchLog:
+    """What is launched, by the real launcher."""
+    log = LaunchLog(remote_http_launcher.run)
+    monkeypatch.setattr(remote_http_launcher, "run", log.run)
+    return log
 
 
 def _starter(start: Callable[..., Service], tmp_path: Path, name: str) -> Iterator[Starter]:

@@ -1,36 +1,15 @@
-"""Services behind proxies that do harm, and a count of the bad inputs and answers tried."""
+"""Quick retries for every test, and a count of the bad inputs and answers tried."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from fault_proxy import FaultProxy
-from services import Service
-
-from seamless_remote.clients import retry_policy as retry
 
 
 @pytest.fixture(autouse=True)
-def quick_retries(fresh_remote: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long the pause between two tries is, is the transport's subject."""
-    monkeypatch.setattr(retry, "pause", lambda *args, **options: 0.005)
-
-
-@pytest.fixture
-def faulty() -> Iterator[Callable[[Service], FaultProxy]]:
-    """Puts a proxy before a service."""
-    proxies: list[FaultProxy] = []
-
-    def start(service: Service) -> FaultProxy:
-        proxies.append(FaultProxy(service.port))
-        return proxies[-1]
-
-    try:
-        yield start
-    finally:
-        for proxy in proxies:
-            proxy.close()
+def quick_retries(fresh_remote: None, quick_retries: None) -> None:
+    """For every test in this folder."""
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import threading
@@ -12,29 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loops import KINDS, LoopThread, new_loop, run
+from loops import run
 from signals import LONG
 
 from seamless_remote import Settings
 from seamless_remote.nursery import process
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def uvloop_has_been_used() -> None:
-    """libuv opens a pipe for signals with its first loop, once, and keeps it."""
-    with contextlib.suppress(pytest.skip.Exception):
-        new_loop("uvloop").close()
-
-
-@pytest.fixture(params=KINDS)
-def anyio_backend(request: pytest.FixtureRequest) -> str | tuple[str, dict[str, Any]]:
-    """Run the test in each kind of loop."""
-    if request.param != "uvloop":
-        return str(request.param)
-    pytest.importorskip("uvloop")
-    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture(autouse=True)
@@ -95,20 +78,6 @@ def elsewhere(threaded: Callable[..., Future[Any]]) -> Callable[..., Future[Any]
         return threaded(run, kind, function, *args)
 
     return start
-
-
-@pytest.fixture
-def loop_threads() -> Iterator[Callable[[str], LoopThread]]:
-    """Starts loops that turn in threads of their own until the end of the test."""
-    started: list[LoopThread] = []
-
-    def start(kind: str) -> LoopThread:
-        started.append(LoopThread(kind))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.end()
 
 
 @pytest.fixture

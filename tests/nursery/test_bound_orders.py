@@ -108,7 +108,10 @@ def post(loop: Loop, action: Callable[[], object]) -> None:
 
 
 def call_later(loop: Loop | None, _: float, action: Callable[[], object]) -> bool:
-    """Called by tasks of the loop: who gives back is one, where the loop runs."""
+    """Called by tasks of the loop: who gives back is one, where the loop runs.
+
+    Where the loop is garbage (None), the collector ends its tasks, and they run in no loop.
+    """
     if loop is None or not loop.is_running:
         return False
     loop.timers.append(action)

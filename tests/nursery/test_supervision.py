@@ -13,7 +13,6 @@ import trio
 from loops import ON_ASYNCIO
 from trio.testing import MockClock
 
-from seamless_remote.clients.health import Health, HealthRecord
 from seamless_remote.nursery import supervision
 from seamless_remote.nursery.supervision import SupervisedTask
 
@@ -210,25 +209,3 @@ async def test_a_failure_to_give_up_is_logged_and_ends_nothing(
     await task.run()
     assert task.snapshot().state == "failed"
     assert "this too" in caplog.text
-
-
-def test_health_goes_down_with_failures_in_a_row_and_each_change_is_logged_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level("INFO")
-    health = HealthRecord("the service")
-    assert health.state is Health.UNKNOWN
-    for _ in range(3):
-        health.success(0.01)
-    assert health.state is Health.UP
-    health.failure("broken")
-    assert health.state is Health.DEGRADED
-    for _ in range(5):
-        health.failure("broken")
-    assert health.state is Health.DOWN
-    health.success(0.01)
-    assert health.state is Health.UP
-    health.mark_down("given up")
-    assert health.state is Health.DOWN
-    health.mark_down("given up")
-    assert len(caplog.records) == 5

@@ -15,6 +15,7 @@ import pytest
 import seamless
 from counting_proxy import CountingProxy
 from hosts import Host
+from loops import KINDS
 from registering import use_buffers, use_databases
 from seamless import Buffer, CacheMissError, Checksum
 from services import Service
@@ -98,7 +99,7 @@ def test_resolve_beside_calls_of_the_same_loop(host: Host, shared_hashserver: Se
     host.run(main)
 
 
-@pytest.mark.parametrize("host", ["asyncio-host", "asyncio-alone"], indirect=True)
+@pytest.mark.parametrize("host", ["asyncio-host", "asyncio-alone", "uvloop-alone"], indirect=True)
 def test_resolution_and_write_in_the_callers_asyncio_loop(
     host: Host, shared_hashserver: Service
 ) -> None:
@@ -301,7 +302,7 @@ def test_a_worker_process_may_not_use_clients(
     host.run(main)
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", KINDS)
 def test_a_worker_process_may_where_it_is_allowed_to(
     backend: str,
     fresh_remote: None,

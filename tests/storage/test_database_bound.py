@@ -10,6 +10,7 @@ import anyio.to_thread
 import pytest
 from counting_proxy import CountingProxy
 from hosts import Host
+from loops import KINDS
 from registering import use_databases
 from services import Home, Service, run_script
 from stored_buffers import checksum_of, fresh
@@ -28,7 +29,7 @@ async def look_up_many(count: int) -> None:
             task_group.start_soon(database_remote.get_transformation_result, checksum_of(fresh(30)))
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", KINDS)
 def test_look_ups_of_several_loops_together_keep_to_the_bound(
     backend: str,
     fresh_remote: None,
@@ -128,7 +129,7 @@ def test_a_cancelled_look_up_gives_its_place_to_the_next(
     host.run(main)
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", KINDS)
 def test_look_ups_that_have_not_begun_are_counted_as_waiting(
     backend: str,
     fresh_remote: None,

@@ -24,23 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("error"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def uvloop_has_been_used() -> None:
-    """libuv opens a pipe for signals with its first loop, once, and keeps it."""
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        uvloop.new_event_loop().close()
-
-
-@pytest.fixture(params=["asyncio", "trio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> str | tuple[str, dict[str, object]]:
-    if request.param != "uvloop":
-        return str(request.param)
-    pytest.importorskip("uvloop")
-    return "asyncio", {"use_uvloop": True}
-
-
 @pytest.fixture(params=["epoll", "readers"])
 def poller_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """On systems without epoll, asyncio's loops are used with their readers."""

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 from leaks import watch_tasks
+from loops import run
 
 import seamless_remote
 from seamless_remote import Settings
@@ -18,14 +18,15 @@ HOSTS = {
     "trio-host": ("trio", True),
     "asyncio-alone": ("asyncio", False),
     "trio-alone": ("trio", False),
+    "uvloop-alone": ("uvloop", False),
 }
 
 
 @dataclass
 class Host:
-    """Runs a test's body on a backend, with a host's nursery around it or without one."""
+    """Runs a test's body in a loop of a kind, with a host's nursery around it or without one."""
 
-    backend: str
+    kind: str
     has_nursery: bool
     settings: Settings
 
@@ -39,7 +40,7 @@ class Host:
                 return await body()
 
         try:
-            return anyio.run(watch_tasks(main), backend=self.backend)
+            return run(self.kind, watch_tasks(main))
         finally:
             close_all_clients()
 
