@@ -88,8 +88,8 @@ class Tries(Generic[T]):
     """
 
     __slots__ = ("_args", "_attempt", "_call", "_client", "_endpoint", "_endpoints", "_failures",
-                 "_held_since", "_last", "_progress", "_started",
-        "_tried_here", "_tries", "_what")  # fmt: skip
+                 "_held_since", "_last", "_progress", "_started", "_tried_here", "_tries",
+                 "_what")  # fmt: skip
 
     def __init__(
         self,

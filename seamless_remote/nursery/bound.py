@@ -60,8 +60,9 @@ class Ticket:
         self.granted = False
 
 
-LONGEST_TURN = 0.02
-"""Seconds for which a loop that has none in flight waits its turn before it gets one regardless."""
+TURN = 0.0025
+"""Seconds, for each other loop, that a loop with none in flight waits its turn before it gets one
+regardless. So all loops together get one beyond the bound in so many seconds."""
 
 MAX_IDLE_SHARES = 16
 """Loops that a bound remembers at most beside those that hold or want places."""
@@ -88,7 +89,7 @@ class Share:
         self.handed_on = 0
         """How many places had gone from hand to hand when it last got one."""
         self.takes_turns = False
-        """Whether it has none, and waits for its turn or the end of `LONGEST_TURN`."""
+        """Whether it has none, and waits for its turn, or until that has lasted too long."""
 
     def first_number(self) -> int:
         """The number of the one who has waited longest."""
@@ -204,11 +205,12 @@ class Bound:
         # Look again after unlocking: somebody may have appended while the lock was held.
         while self._returned and self._lock.acquire(blocking=False):
             while self._returned:
-                share = self._take_back()
+                self._take_back()
                 if self._waiting:
                     self._hand_on()
-                    if share is not None and share.waiting and not share.held:
-                        self._see_to(share)
+                    for share in list(self._shares.values()):
+                        if share.waiting and not share.held:
+                            self._see_to(share)
                 if self._granted:
                     self._wake()
             self._lock.release()
@@ -217,9 +219,15 @@ class Bound:
                 if self.name:
                     logger.info("%s: drained, nobody waits any more", self.name)
 
-    # The lock is held in all that follows, but when `_end_turn` is called. A KeyboardInterrupt
-    # comes after a call, or at the end of a loop's turn. So what has to be done at once is done
-    # without a call in between.
+    def _end_turn(self, share: Share) -> None:
+        with self._lock:
+            share.takes_turns = False
+            if not share.held:
+                self._grant_first(share)
+        self._return(None, None)
+
+    # The lock is held in all that follows. A KeyboardInterrupt comes after a call, or at the end of
+    # a loop's turn. So what has to be done at once is done without a call in between.
 
     def _take(self, loop: Any) -> Share | None:
         share = self._shares.get(id(loop))
@@ -251,22 +259,21 @@ class Bound:
         self._write_off_ended()
         return not self._waiting and self._taken < self._places
 
-    def _take_back(self) -> Share | None:
-        """Take note of the first that was returned; whose place it was, if it was one."""
+    def _take_back(self) -> None:
+        """Take note of the first that was returned."""
         share, ticket = self._returned[0]
         del self._returned[0]
         if share is None or share.written_off:
-            return None
+            return
         if ticket is not None:
             if not ticket.granted:  # it waits, or its waiter was found dead
                 if ticket.number in share.waiting:
                     del share.waiting[ticket.number]
                     self._waiting -= 1
-                return None
+                return
             ticket.granted = False
         share.held -= 1
         self._taken -= 1
-        return share
 
     def _hand_on(self) -> None:
         """Give the free places to those who have waited longest."""
@@ -295,17 +302,11 @@ class Bound:
         if share.takes_turns:
             return
         moving = self._handed_on != share.handed_on
-        if moving and call_later(share.loop(), LONGEST_TURN, partial(self._end_turn, share)):
+        others = sum(bool(each.held or each.waiting) for each in list(self._shares.values())) - 1
+        if moving and call_later(share.loop(), others * TURN, partial(self._end_turn, share)):
             share.takes_turns = True
         else:
             self._grant_first(share)
-
-    def _end_turn(self, share: Share) -> None:
-        with self._lock:
-            share.takes_turns = False
-            if not share.held:
-                self._grant_first(share)
-        self._return(None, None)
 
     def _grant_first(self, share: Share) -> None:
         """Give the first waiter of a loop a place, if anybody waits there."""

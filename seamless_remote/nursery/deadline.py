@@ -72,9 +72,11 @@ class _AsyncioDeadline:
         task = self._task()
         if task is None:
             return False
-        # Not if somebody else has asked for a cancellation too: that one goes on.
-        if sys.version_info >= (3, 11) and task.uncancel() > self._cancellations:
-            return False
+        if sys.version_info >= (3, 11):
+            left = task.uncancel()
+            # Somebody else has asked for a cancellation too: that one goes on.
+            if left > self._cancellations:
+                return False
         return exc_type is asyncio.CancelledError
 
     def _cancel(self) -> None:

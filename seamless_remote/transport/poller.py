@@ -102,7 +102,11 @@ def _look(reference: weakref.ref[Poller]) -> None:
 
 
 class EpollPoller(Poller):
-    """With Linux's epoll. Each arming brings one report (EPOLLONESHOT)."""
+    """With Linux's epoll. Each arming brings one report (EPOLLONESHOT).
+
+    What is watched is armed. What is not watched any more may be armed still, and be reported to
+    nobody.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -110,7 +114,7 @@ class EpollPoller(Poller):
         self._epoll = select.epoll()
         self._events: dict[int, int] = {}
         self._armed: weakref.ref[socket.socket] | None = None
-        """One whose report was not fetched: it is armed still."""
+        """One whose report was not fetched, so that it is armed still. Fetching any clears this."""
         loop.add_reader(self._epoll.fileno(), self._report)
 
     def _arm(self, watched: Watched, writing: bool) -> None:
@@ -135,9 +139,13 @@ class EpollPoller(Poller):
         reported = [descriptor for descriptor, _ in self._epoll.poll(0)]
         try:
             for descriptor in reported:
-                watched = self._watched.pop(descriptor, None)
-                if watched is not None and watched.ready() is not Received.ENOUGH:
-                    self.watch(watched)
+                watched = self._watched.get(descriptor)
+                if watched is None:
+                    continue
+                if watched.ready() is Received.ENOUGH:
+                    self.forget(descriptor)
+                else:
+                    self._arm(watched, writing=False)
         except BaseException:
             # A KeyboardInterrupt: the others were reported too, and will not be again.
             for descriptor in reported:
@@ -152,9 +160,11 @@ class EpollPoller(Poller):
         and with each a moment in which another thread may take Python's lock: one that computes
         keeps it for 5 ms. The kernel drops the report once there is nothing left to receive.
         """
-        descriptor, watched = next(iter(self._watched.items()))
-        if self._events[descriptor] & select.EPOLLOUT:
-            return False  # whether it can send is not seen without the report
+        # A destructor may have it forgotten at any moment.
+        descriptor, watched = next(iter(self._watched.items()), (0, None))
+        # Whether it can send is not seen without the report.
+        if watched is None or self._events[descriptor] & select.EPOLLOUT:
+            return False
         received = watched.ready()
         if received is Received.NOTHING:
             return False

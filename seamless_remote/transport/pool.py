@@ -25,10 +25,6 @@ from .urls import Origin, is_loopback, parse_url
 
 logger = logging.getLogger(__name__)
 
-UNCHECKED = 0.001
-"""Seconds for which a connection that has just been used is not checked. Whatever a server says or
-does after its answer takes about as long to arrive, so most checks would come too early."""
-
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
@@ -98,7 +94,7 @@ class Pool:
             if request.stage is Stage.QUEUED and request.before_sending is not None:
                 request.before_sending()
             response = None
-            connection = self._reusable(call.settings.idle_connection_lifetime, request.safe)
+            connection = self._reusable(call.settings.idle_connection_lifetime)
             if connection is not None:
                 try:
                     response = await connection.exchange(request, call.loop, read_timeout, patience)
@@ -107,7 +103,7 @@ class Pool:
                     if not (request.safe or isinstance(exc, ConnectError)):
                         raise
                     logger.debug("%s: %s; sent again on a new connection", self.origin, exc)
-            if connection is None or response is None:
+            if connection is None or response is None:  # without a connection, there is none either
                 request.stage = Stage.CONNECTING
                 connection = await self._open(call.settings)
                 response = await connection.exchange(request, call.loop, read_timeout, patience)
@@ -160,20 +156,16 @@ class Pool:
             bytes_received=self._traffic.received,
         )
 
-    def _reusable(self, lifetime: float, safe: bool) -> Connection | None:
-        """An idle connection that is neither too old nor closed by the server; None without one.
-
-        For a safe request, one that has just been used is not checked. If the server has closed it,
-        the request is sent once more.
-        """
-        now = time.monotonic()
+    def _reusable(self, lifetime: float) -> Connection | None:
+        """An idle connection that is neither too old nor closed by the server; None without one."""
+        oldest = time.monotonic() - lifetime
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            idle = now - connection.idle_since
-            if idle < lifetime and ((safe and idle < UNCHECKED) or not connection.is_stale()):
+            # Always checked: what a server said unasked would be taken for the next answer.
+            if connection.idle_since > oldest and not connection.is_stale():
                 return connection
             connection.close()
             logger.debug("%s: idle connection was stale", self.origin)

@@ -130,19 +130,21 @@ class AsyncioReadiness(Readiness):
         self._waiter: asyncio.Future[bool] | None = None
         """What ends the wait, while there is one."""
 
-    def until(self, step: Step | None, patience: float | None = None) -> Awaitable[bool]:
-        """See `Readiness`. Without a step, until something has come or the kernel takes more."""
+    def until(
+        self, step: Step, patience: float | None = None, *, writing: bool = False
+    ) -> Awaitable[bool]:
+        """See `Readiness`; with `writing`, `step` is also called when the kernel takes more."""
         assert self._poller is not None
         now = self._loop.time()
         self._patience_ends = math.inf if patience is None else now + patience
         self.due = min(self._patience_ends, now + self._silence)
         self._step = step
         self._waiter = waiter = self._loop.create_future()
-        self._poller.watch(self, writing=step is None)
+        self._poller.watch(self, writing=writing)
         return waiter
 
     async def readable_or_writable(self) -> None:
-        await self.until(None)
+        await self.until(lambda: Received.ENOUGH, writing=True)
 
     def detach(self) -> None:
         poller, self._poller = self._poller, None
@@ -152,14 +154,12 @@ class AsyncioReadiness(Readiness):
     def ready(self) -> Received:
         """Called by the poller: something may have come, or can be sent; ENOUGH ends the wait."""
         waiter, step = self._waiter, self._step
-        if waiter is None or waiter.done():
+        if waiter is None or waiter.done() or step is None:
             return Received.ENOUGH
         moved = False
         try:
-            received = Received.ENOUGH if step is None else step()
-            while step is not None and received is Received.SOME:
+            while (received := step()) is Received.SOME:
                 moved = True
-                received = step()
         except Exception as exc:
             _fail(waiter, exc)
         except BaseException:

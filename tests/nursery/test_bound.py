@@ -293,7 +293,7 @@ class Turns:
 def test_a_loop_that_has_had_its_one_waits_its_turn_while_places_go_from_hand_to_hand(
     loop_threads: Loops, monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr(bound_module, "LONGEST_TURN", 2 * LONG)
+    monkeypatch.setattr(bound_module, "TURN", 2 * LONG)
     it = Turns(*map(loop_threads, kinds))
     for each in it.waiting[1:]:
         it.held.append(each.result(LONG))

@@ -139,9 +139,9 @@ async def test_what_nobody_waits_for_does_not_keep_the_loop_busy(
     calls: list[None] = []
     ready = AsyncioReadiness.ready
 
-    def counted(readiness: AsyncioReadiness) -> None:
+    def counted(readiness: AsyncioReadiness) -> Received:
         calls.append(None)
-        ready(readiness)
+        return ready(readiness)
 
     monkeypatch.setattr(AsyncioReadiness, "ready", counted)
     readiness = of(here)
