@@ -8,6 +8,12 @@ import pytest
 from services import Service
 
 
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Not uvloop: jobs take long, and their requests are those that the transport's tests make."""
+    return str(request.param)
+
+
 @pytest.fixture
 def own_jobserver(
     jobserver: Callable[..., Service], shared_hashserver: Service, shared_database: Service
