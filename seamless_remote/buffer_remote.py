@@ -184,7 +184,7 @@ async def promise(checksum: Checksum) -> None:
     servers = tuple(_write_server_clients)
     _require_usable(servers, "promising a buffer")
     if servers:
-        await call(f"promise {wanted}", _promise_to_servers, servers, wanted)
+        await call(f"promise {wanted}", at_every, servers, BufferClient.put_promise, wanted)
 
 
 async def write_buffer(checksum: Checksum, buffer: Buffer) -> bool:
@@ -210,7 +210,9 @@ async def write_buffer(checksum: Checksum, buffer: Buffer) -> bool:
     actual = await checksum_of(content) if known is None else known.hex()
     if actual != wanted:
         raise WrongBytesError(f"the buffer has checksum {actual}, not {wanted}; it is not written")
-    return await call(f"write_buffer {wanted}", _write_to_servers, servers, wanted, content)
+    what = f"write_buffer {wanted}"
+    put = BufferClient.put_buffer
+    return all(await call(what, at_every, servers, put, wanted, content))
 
 
 def _require_usable(clients: Sequence[BufferClient], what: str) -> None:
@@ -230,7 +232,7 @@ def _transfer(
     downloads = [server.download(checksum) for server in servers]
 
     def run(call: Call) -> Awaitable[bytes | None]:
-        return first_known(downloads, MemoryDownload.run, call)
+        return first_known(call, downloads, MemoryDownload.run)
 
     return run
 
@@ -242,10 +244,10 @@ async def _copy_from_servers(
     target: Target,
     restart: Callable[[], None],
 ) -> bool:
-    async def copy(client: BufferClient) -> bool | None:
+    async def copy(client: BufferClient, call: Call) -> bool | None:
         return await client.copy_buffer(call, checksum, target, restart) or None
 
-    return bool(await first_known(servers, copy))
+    return bool(await first_known(call, servers, copy))
 
 
 async def _lengths_from_servers(
@@ -266,13 +268,3 @@ async def _lengths_from_servers(
     if failure is not None and len(known) < len(checksums):
         raise failure
     return known
-
-
-async def _promise_to_servers(call: Call, servers: Sequence[BufferClient], checksum: str) -> None:
-    await at_every(servers, BufferClient.put_promise, call, checksum)
-
-
-async def _write_to_servers(
-    call: Call, servers: Sequence[BufferClient], checksum: str, content: bytes
-) -> bool:
-    return all(await at_every(servers, BufferClient.put_buffer, call, checksum, content))

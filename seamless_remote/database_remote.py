@@ -20,7 +20,6 @@ from .checksums import checksum_hex
 from .clients.database import DatabaseClient, DatabaseLaunchedClient
 from .launching.placement import Placement
 from .nursery.calling import call
-from .nursery.calls import Call
 from .validation import json_object_of, shown, text_of
 
 logger = logging.getLogger(__name__)
@@ -200,20 +199,11 @@ def _read(what: str, ask: Callable[..., Awaitable[T | None]], *args: Any) -> Awa
     if not clients:
         return _nobody_knows()
     clients[0].require_usable(what)
-    return call(what, _read_from, clients, ask, args)
+    return call(what, first_known, clients, ask, *args)
 
 
 async def _nobody_knows() -> None:
     return None
-
-
-def _read_from(
-    call: Call,
-    clients: Sequence[DatabaseClient],
-    ask: Callable[..., Awaitable[T | None]],
-    args: tuple[Any, ...],
-) -> Awaitable[T | None]:
-    return first_known(clients, ask, call, *args)
 
 
 async def _write(what: str, do: Callable[..., Awaitable[bool]], *args: Any) -> bool:
@@ -221,13 +211,4 @@ async def _write(what: str, do: Callable[..., Awaitable[bool]], *args: Any) -> b
     if not clients:
         return False
     clients[0].require_usable(what)
-    return await call(what, _write_to, clients, do, args)
-
-
-async def _write_to(
-    call: Call,
-    clients: Sequence[DatabaseClient],
-    do: Callable[..., Awaitable[bool]],
-    args: tuple[Any, ...],
-) -> bool:
-    return all(await at_every(clients, do, call, *args))
+    return all(await call(what, at_every, clients, do, *args))

@@ -147,33 +147,44 @@ async def run_transformation(
 
 async def cancel_transformation_async(tf_checksum: Checksum) -> bool:
     """Cancel a transformation at all jobservers; True if one had it."""
-    return await call("canceling a job", _cancel_everywhere, *_asked("canceling", tf_checksum))
+    return any(await call("canceling a job", at_every, *_cancellation(tf_checksum)))
 
 
 async def transformation_status_async(tf_checksum: Checksum) -> str:
     """What the jobservers say of a transformation: `running`, `canceled`, `failed`, `done`, or
     `not-running` if none knows it.
     """
-    return await call("status of a job", _status_anywhere, *_asked("the status of", tf_checksum))
+    return _first_of(await call("status of a job", at_every, *_status_question(tf_checksum)))
 
 
 def cancel_transformation(tf_checksum: Checksum) -> bool:
     """`cancel_transformation_async` for synchronous code. RuntimeError inside a running loop."""
     _require_no_loop("cancel_transformation")
-    asked = _asked("canceling", tf_checksum)
-    return call_blocking("canceling a job", _cancel_everywhere, *asked)
+    return any(call_blocking("canceling a job", at_every, *_cancellation(tf_checksum)))
 
 
 def transformation_status(tf_checksum: Checksum) -> str:
     """`transformation_status_async` for synchronous code. RuntimeError inside a running loop."""
     _require_no_loop("transformation_status")
-    asked = _asked("the status of", tf_checksum)
-    return call_blocking("status of a job", _status_anywhere, *asked)
+    return _first_of(call_blocking("status of a job", at_every, *_status_question(tf_checksum)))
 
 
-def _asked(what: str, tf_checksum: Checksum) -> tuple[tuple[JobserverClient, ...], str]:
-    """The clients, and the checksum that they are asked about."""
-    return _clients(f"{what} a transformation"), checksum_hex(tf_checksum)
+# What `at_every` does, with which clients and about which checksum.
+
+
+def _cancellation(tf_checksum: Checksum) -> tuple[Any, ...]:
+    clients = _clients("canceling a transformation")
+    return clients, JobserverClient.cancel, checksum_hex(tf_checksum)
+
+
+def _status_question(tf_checksum: Checksum) -> tuple[Any, ...]:
+    clients = _clients("the status of a transformation")
+    return clients, JobserverClient.get_status, checksum_hex(tf_checksum)
+
+
+def _first_of(found: Sequence[str]) -> str:
+    """The status that counts, of those that the servers gave."""
+    return next((status for status in STATUSES if status in found), "not-running")
 
 
 def _clients(what: str) -> tuple[JobserverClient, ...]:
@@ -225,12 +236,3 @@ async def _run_somewhere(call: Call, clients: Sequence[JobserverClient], job: Jo
         f"no jobserver takes job {job.checksum}: {tried}, tried {round_} times each; "
         f"last: {failure}. Is the service running, and can this machine reach it?"
     ) from failure
-
-
-async def _cancel_everywhere(call: Call, clients: Sequence[JobserverClient], checksum: str) -> bool:
-    return any(await at_every(clients, JobserverClient.cancel, call, checksum))
-
-
-async def _status_anywhere(call: Call, clients: Sequence[JobserverClient], checksum: str) -> str:
-    found = await at_every(clients, JobserverClient.get_status, call, checksum)
-    return next((status for status in STATUSES if status in found), "not-running")

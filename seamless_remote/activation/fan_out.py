@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import anyio
 
 from ..errors import RemoteError
+from ..nursery.calls import Call
 
 logger = logging.getLogger(__name__)
 
@@ -17,24 +18,29 @@ T = TypeVar("T")
 
 
 def first_known(
-    clients: Sequence[C], ask: Callable[..., Awaitable[T | None]], *args: Any
+    call: Call, clients: Sequence[C], ask: Callable[..., Awaitable[T | None]], *args: Any
 ) -> Awaitable[T | None]:
-    """The first answer of `ask(client, *args)` that is not None, in order; None if nobody knows.
+    """The first answer of `ask(client, call, *args)` that is not None; None if nobody knows.
 
     If no client knows and at least one failed, raise the first failure: a ServiceError,
     RefusedError or AnswerError.
     """
     # Nearly always there is one: it needs no frame of its own under each call that waits.
-    return ask(clients[0], *args) if len(clients) == 1 else _first_of_several(clients, ask, args)
+    if len(clients) == 1:
+        return ask(clients[0], call, *args)
+    return _first_of_several(call, clients, ask, args)
 
 
 async def _first_of_several(
-    clients: Sequence[C], ask: Callable[..., Awaitable[T | None]], args: tuple[Any, ...]
+    call: Call,
+    clients: Sequence[C],
+    ask: Callable[..., Awaitable[T | None]],
+    args: tuple[Any, ...],
 ) -> T | None:
     failure: RemoteError | None = None
     for client in clients:
         try:
-            answer = await ask(client, *args)
+            answer = await ask(client, call, *args)
         except RemoteError as exc:
             logger.info("%s", exc)
             failure = failure or exc
@@ -46,21 +52,23 @@ async def _first_of_several(
     return None
 
 
-async def at_every(clients: Sequence[C], do: Callable[..., Awaitable[T]], *args: Any) -> list[T]:
-    """Await `do(client, *args)` for all at once; the outcomes of those that succeeded.
+async def at_every(
+    call: Call, clients: Sequence[C], do: Callable[..., Awaitable[T]], *args: Any
+) -> list[T]:
+    """Await `do(client, call, *args)` for all at once; the outcomes of those that succeeded.
 
     All are tried to their end. If some fail, their failures are logged; if all fail, the first
     failure is raised. So is any error that is no RemoteError.
     """
     if len(clients) == 1:
-        return [await do(clients[0], *args)]
+        return [await do(clients[0], call, *args)]
     outcomes: list[T] = []
     failures: list[RemoteError] = []
     faults: list[Exception] = []
 
     async def attempt(client: C) -> None:
         try:
-            outcomes.append(await do(client, *args))
+            outcomes.append(await do(client, call, *args))
         except RemoteError as exc:
             failures.append(exc)
         except Exception as exc:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..checksums import is_checksum
-from ..errors import AnswerError, ExchangeError
+from ..errors import AnswerError, ExchangeError, RefusedError
 from ..launching.placement import Placement
 from ..nursery.calls import Call
 from ..nursery.process import this_process
@@ -56,54 +56,36 @@ class DatabaseClient(Client):
 
     def get_result(self, call: Call, tf_checksum: str) -> Awaitable[str | None]:
         """The checksum of a transformation's result."""
-        return self._look_up(
-            call, {"type": "transformation", "checksum": tf_checksum}, self._checksum_in
-        )
+        question = {"type": "transformation", "checksum": tf_checksum}
+        return self._look_up(call, question, DatabaseClient._checksum_in)
 
     def get_rev_transformations(self, call: Call, result: str) -> Awaitable[list[str] | None]:
         """The transformations that have this result: each once, in the order of their recording."""
-
-        def read(body: bytes) -> list[str]:
-            answer = self._json_in(list, body)
-            if not all(is_checksum(each) for each in answer):
-                raise AnswerError(
-                    f"{self.describe()}: not all of {answer!r} are checksums of transformations"
-                )
-            # A repeated write adds a row each time.
-            return list(dict.fromkeys(answer))
-
-        return self._look_up(call, {"type": "rev_transformations", "checksum": result}, read)
+        question = {"type": "rev_transformations", "checksum": result}
+        return self._look_up(call, question, DatabaseClient._checksums_in)
 
     def get_execution_record(
         self, call: Call, tf_checksum: str
     ) -> Awaitable[dict[str, Any] | None]:
         """The execution record of a transformation."""
         question = {"type": "metadata", "checksum": tf_checksum}
-        return self._look_up(call, question, partial(self._json_in, dict))
+        return self._look_up(call, question, DatabaseClient._object_in)
 
     def get_bucket_probe(
         self, call: Call, bucket_kind: str, label: str
     ) -> Awaitable[dict[str, Any] | None]:
         """The last probe of a bucket."""
         question = {"type": "bucket_probe", "bucket_kind": bucket_kind, "label": label}
-        return self._look_up(call, question, partial(self._json_in, dict))
+        return self._look_up(call, question, DatabaseClient._object_in)
 
     def get_irreproducible_records(
         self, call: Call, tf_checksum: str, result: str | None
     ) -> Awaitable[list[dict[str, Any]] | None]:
         """The contested results of a transformation (only `result`, if given)."""
-
-        def read(body: bytes) -> list[dict[str, Any]]:
-            answer = self._json_in(list, body)
-            if not all(isinstance(each, dict) for each in answer):
-                raise AnswerError(f"{self.describe()}: not all of {answer!r} are JSON objects")
-            # As with reverse transformations.
-            return list({json.dumps(each, sort_keys=True): each for each in answer}.values())
-
         question = {"type": "irreproducible", "checksum": tf_checksum}
         if result is not None:
             question["result"] = result
-        return self._look_up(call, question, read)
+        return self._look_up(call, question, DatabaseClient._objects_in)
 
     # Writes.
 
@@ -116,15 +98,20 @@ class DatabaseClient(Client):
         value = {"type": "transformation", "checksum": tf_checksum, "value": result}
         return self._put(call, value, confirmation)
 
-    def set_execution_record(
+    async def set_execution_record(
         self, call: Call, tf_checksum: str, result: str, record: dict[str, Any]
-    ) -> Awaitable[bool]:
+    ) -> bool:
         """Record how a transformation was executed.
 
         True when it is written; False if the database holds another record for it already.
         """
         value = {"type": "metadata", "checksum": tf_checksum, "result": result, "value": record}
-        return self._put(call, value, conflict=DIFFERENT_METADATA)
+        try:
+            return await self._put(call, value)
+        except RefusedError as exc:
+            if exc.status == 409 and DIFFERENT_METADATA in exc.text:
+                return False
+            raise
 
     def set_bucket_probe(
         self,
@@ -149,38 +136,39 @@ class DatabaseClient(Client):
     async def undo_result(self, call: Call, tf_checksum: str, result: str) -> bool:
         """Contest a result and remove it; False if the transformation has another result."""
         question = {"type": "irreproducible", "checksum": tf_checksum, "result": result}
-        before = await self._look_up(call, question, bytes)
+        before = await self._look_up(call, question, DatabaseClient._as_it_came)
         confirmation = _Confirmation(question, lambda answer: answer not in (None, before))
-        return await self._put(call, question, confirmation, unknown_is_false=True)
+        try:
+            return await self._put(call, question, confirmation)
+        except RefusedError as exc:
+            if exc.status == 404:
+                return False
+            raise
 
-    # Few coroutines between a call and its turn at the limiter: thousands of calls may wait there.
+    # Thousands of calls may wait for their turn at the limiter. So there are few coroutines between
+    # a call and that, and few objects that are made for it: the collector looks at each again and
+    # again.
 
     def _look_up(
-        self, call: Call, question: dict[str, Any], read: Callable[[bytes], T]
+        self, call: Call, question: dict[str, Any], read: Callable[[DatabaseClient, bytes], T]
     ) -> Awaitable[T | None]:
         """Ask, and `read` the answer; None for an unknown key."""
         what = f"the look-up of a {question['type']}"
-        found = partial(self._found, what, read)
-        return self._attempt(call, what, self._ask_in_turn, "GET", question, found)
-
-    def _found(self, what: str, read: Callable[[bytes], T], status: int, body: bytes) -> T | None:
-        if status == 200:
-            return read(body)
-        if status == 404:
-            return None
-        raise self._refused(what, status, body)
+        body = json.dumps(question).encode()
+        return self._attempt(call, what, self._ask_in_turn, "GET", body, what, read)
 
     async def _ask_in_turn(
         self,
         call: Call,
         endpoint: Endpoint,
         method: str,
-        value: dict[str, Any],
-        outcome: Callable[[int, bytes], T],
-    ) -> T:
+        body: bytes,
+        what: str,
+        read: Callable[[DatabaseClient, bytes], T],
+    ) -> T | None:
         """Make one request when the process's bound on database requests has a place for it.
 
-        Gives the `outcome` of the answer's status and body.
+        `read` gives what an answer with status 200 means. None: a GET for an unknown key.
         """
         limiter = this_process().limiter
         share = limiter.take_now(call.loop)
@@ -188,55 +176,48 @@ class DatabaseClient(Client):
             call.waits_for = "its turn at the database limiter"
             share = await limiter.take(call.loop)
         try:
-            body = json.dumps(value).encode()
             request = Request(method, f"{endpoint.path}/", body=body, safe=method == "GET")
-            status, body = await self._exchange(call, endpoint, request)
+            status, answer = await self._exchange(call, endpoint, request)
         finally:
             limiter.give_back(share)
-        return outcome(status, body)
+        if status == 200:
+            return read(self, answer)
+        if status == 404 and method == "GET":
+            return None
+        raise self._refused(what, status, answer)
 
     def _put(
-        self,
-        call: Call,
-        value: dict[str, Any],
-        confirmation: _Confirmation | None = None,
-        *,
-        conflict: str | None = None,
-        unknown_is_false: bool = False,
+        self, call: Call, value: dict[str, Any], confirmation: _Confirmation | None = None
     ) -> Awaitable[bool]:
         """Write. If an answer got lost, find out what became of the write before repeating it.
 
         Without a confirmation a write may be repeated: the database replaces, or knows it already.
         """
         what = f"the writing of a {value['type']}"
+        body = json.dumps(value).encode()
         in_doubt = False
-
-        def written(status: int, body: bytes) -> bool:
-            if status == 200:
-                return True
-            refusal = self._refused(what, status, body)
-            if status == 409 and conflict is not None and conflict in refusal.text:
-                return False
-            if status == 404 and unknown_is_false:
-                return False
-            raise refusal
 
         async def attempt(call: Call, endpoint: Endpoint) -> bool:
             nonlocal in_doubt
+            ask = partial(self._ask_in_turn, call, endpoint)
             if in_doubt and confirmation is not None:
-                found = partial(self._found, what, bytes)
-                answer = await self._ask_in_turn(
-                    call, endpoint, "GET", confirmation.question, found
-                )
+                question = json.dumps(confirmation.question).encode()
+                answer = await ask("GET", question, what, DatabaseClient._as_it_came)
                 if confirmation.shows(answer):
                     return True
             try:
-                return await self._ask_in_turn(call, endpoint, "PUT", value, written)
+                await ask("PUT", body, what, DatabaseClient._as_it_came)
             except ExchangeError:
                 in_doubt = True
                 raise
+            return True
 
         return self._attempt(call, what, attempt)
+
+    # What answers mean.
+
+    def _as_it_came(self, body: bytes) -> bytes:
+        return body
 
     def _checksum_in(self, body: bytes) -> str:
         text = body.decode("ascii", "replace")
@@ -249,6 +230,25 @@ class DatabaseClient(Client):
         if answer is None:
             raise self._unexpected(f"a JSON {kind.__name__}", body)
         return answer
+
+    def _object_in(self, body: bytes) -> dict[str, Any]:
+        return self._json_in(dict, body)
+
+    def _objects_in(self, body: bytes) -> list[dict[str, Any]]:
+        answer = self._json_in(list, body)
+        if not all(isinstance(each, dict) for each in answer):
+            raise AnswerError(f"{self.describe()}: not all of {answer!r} are JSON objects")
+        # As with reverse transformations.
+        return list({json.dumps(each, sort_keys=True): each for each in answer}.values())
+
+    def _checksums_in(self, body: bytes) -> list[str]:
+        answer = self._json_in(list, body)
+        if not all(is_checksum(each) for each in answer):
+            raise AnswerError(
+                f"{self.describe()}: not all of {answer!r} are checksums of transformations"
+            )
+        # A repeated write adds a row each time.
+        return list(dict.fromkeys(answer))
 
     def _unexpected(self, wanted: str, body: bytes) -> AnswerError:
         return AnswerError(

@@ -49,15 +49,21 @@ class BoundSnapshot:
     waiting: int
 
 
-class Ticket:
-    """One who waits. `granted`: it has been given a place, and has not given it back."""
+class Ticket(weakref.ref[Waiter]):
+    """One who waits, referenced weakly; in line by `number`.
 
-    __slots__ = ("granted", "number", "waiter")
+    `granted`: it has been given a place, and has not given it back.
+    """
 
-    def __init__(self, number: int, waiter: Waiter) -> None:
-        self.number = number
-        self.waiter = weakref.ref(waiter)
-        self.granted = False
+    __slots__ = ("granted", "number")
+    granted: bool
+    number: int
+
+    def __new__(cls, waiter: Waiter, number: int) -> Ticket:
+        ticket = super().__new__(cls, waiter)
+        ticket.number = number
+        ticket.granted = False
+        return ticket
 
 
 TURN = 0.0025
@@ -142,7 +148,7 @@ class Bound:
             share = self._take(loop)
             if share is None:
                 share = self._shares[id(loop)]
-                ticket = Ticket(next(self._numbers), waiter)
+                ticket = Ticket(waiter, next(self._numbers))
                 share.waiting[ticket.number] = ticket
                 self._waiting += 1
         if ticket is None:
@@ -312,7 +318,7 @@ class Bound:
         """Give the first waiter of a loop a place, if anybody waits there."""
         while share.waiting:
             ticket = share.waiting[share.first_number()]
-            waiter = ticket.waiter()
+            waiter = ticket()
             if waiter is not None:
                 self._granted.append((share, ticket, waiter))
                 ticket.granted = True
