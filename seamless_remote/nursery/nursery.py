@@ -46,6 +46,12 @@ class Owner(Protocol):
     def services_for(self, nursery: RemoteNursery) -> Sequence[Service] | None:
         """The services that it is to run by now; None: it is not the current one (any more)."""
 
+    def replaced(self) -> Sequence[Service]:
+        """Services that others took the place of, and that no nursery has seen off yet."""
+
+    def seen_off(self, service: Service) -> None:
+        """A service is given up: its requests have ended, or had their time."""
+
 
 class _RunningService:
     """A service with its supervised tasks."""
@@ -126,6 +132,11 @@ class RemoteNursery:
                 self._start(service)
                 if former is not None:
                     self._retire(former)
+        known = [each.service for each in (*self._services.values(), *self._retiring)]
+        for service in self._owner.replaced():
+            # Replaced before this nursery looked, or given up by one that ended meanwhile.
+            if service not in known:
+                self._retire(_RunningService(service))
 
     def _start(self, service: Service) -> None:
         running = _RunningService(service)
@@ -160,6 +171,7 @@ class RemoteNursery:
             task.stop()
         old.service.release([each.service for each in self._services.values()])
         self._retiring.remove(old)
+        self._owner.seen_off(old.service)
         self._tasks = [task for task in self._tasks if not task.is_over]
         logger.info("service %s stopped", old.service.name)
 

@@ -38,6 +38,8 @@ class Process:
         self.hosted: set[HostedThread] = set()
         """Those whose threads have not ended: of the current nursery, and of those that end."""
         self.services: dict[str, Service] = {}
+        self.former_services: list[Service] = []
+        """Those that were replaced while a nursery was open, until one has seen them off."""
         self.resources: list[Resource] = []
         self.calls = Calls()
         self.limiter = Bound(Settings().database_max_inflight, "database limiter")
@@ -54,6 +56,16 @@ class Process:
             if self.nursery is not nursery:
                 return None
             return [] if self.resting else list(self.services.values())
+
+    def replaced(self) -> Sequence[Service]:
+        """See `nursery.Owner`."""
+        with self.lock:
+            return list(self.former_services)
+
+    def seen_off(self, service: Service) -> None:
+        """See `nursery.Owner`."""
+        with self.lock:
+            self.former_services = [each for each in self.former_services if each is not service]
 
 
 _process = Process()
@@ -133,10 +145,14 @@ def install(service: Service) -> None:
     """
     process = _process
     with process.lock:
+        former = process.services.get(service.name)
         process.services[service.name] = service
         nursery = _open_nursery(process)
         if nursery is None and service.tasks():
             _start_hosted(process)
+        # Without a nursery, no connections are kept.
+        if former is not None and process.nursery is not None:
+            process.former_services.append(former)
     if nursery is not None:
         nursery.rearrange()
 

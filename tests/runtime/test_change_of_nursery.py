@@ -123,6 +123,43 @@ def test_a_download_of_another_thread_goes_on_when_a_host_leaves_its_nursery(
     assert between.count(checksum.hex()) == 1
 
 
+@pytest.mark.parametrize("host", ["asyncio", "trio"])
+def test_the_connections_of_a_set_that_is_being_replaced_are_given_up_after_a_change_of_nursery(
+    host: str,
+    fresh_remote: None,
+    shared_hashserver: Service,
+    proxy: Callable[[Service], CountingProxy],
+    loop_threads: Loops,
+    hosted_settings: Callable[[Settings], None],
+) -> None:
+    hosted_settings(NEVER)
+    between = proxy(shared_hashserver)
+    checksum = put_file(shared_hashserver.directory, fresh(80))
+    elsewhere = loop_threads("asyncio")
+
+    def is_retiring() -> bool:
+        nursery = seamless_remote.current_nursery()
+        assert nursery is not None
+        return any(each.state == "stopping" for each in nursery.snapshot().services)
+
+    async def main() -> None:
+        use_buffers(between)
+        with between.hold(checksum.hex()):
+            reading = elsewhere.start(buffer_remote.get_buffer, checksum)
+            await anyio.to_thread.run_sync(between.wait_for_held)
+            use_buffers()
+            await anyio.to_thread.run_sync(wait_until, is_retiring)
+            assert is_hosted()
+            async with seamless_remote.open_nursery(NEVER):
+                between.release()
+                assert await anyio.to_thread.run_sync(reading.result, LONG) is not None
+                await anyio.to_thread.run_sync(
+                    between.wait_for, lambda: between.closed == between.accepted
+                )
+
+    run(host, main)
+
+
 @pytest.mark.parametrize("host", ["none", "asyncio", "trio"])
 def test_closing_all_clients_ends_every_call_in_whatever_loop_and_cancels_the_job(
     host: str,

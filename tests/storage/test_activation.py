@@ -363,6 +363,29 @@ def test_the_old_set_finishes_its_requests(
     host.run(main)
 
 
+def test_a_set_that_was_replaced_before_the_nursery_saw_it_gives_up_its_connections(
+    host: Host,
+    shared_hashserver: Service,
+    second_hashserver: Service,
+    proxy: Callable[[Service], CountingProxy],
+) -> None:
+    between = proxy(shared_hashserver)
+    checksum = put_file(shared_hashserver.directory, fresh(80))
+
+    def use_one_and_then_another() -> None:
+        use_buffers(between)
+        assert anyio.run(buffer_remote.get_buffer, checksum) is not None
+        use_buffers(second_hashserver)
+
+    async def main() -> None:
+        thread = threading.Thread(target=use_one_and_then_another)
+        thread.start()
+        thread.join()  # the host's loop, with its nursery, stands still meanwhile
+        await anyio.to_thread.run_sync(between.wait_for, lambda: between.closed == between.accepted)
+
+    host.run(main)
+
+
 @pytest.mark.parametrize("used", [False, True])
 def test_leaving_the_nursery_is_not_held_against_the_services(
     host: Host, shared_hashserver: Service, used: bool, caplog: pytest.LogCaptureFixture
