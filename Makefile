@@ -40,7 +40,7 @@ demo: $(VENV)/for-demo
 	@$(RUN) -m seamless_remote.demo
 
 test: check
-	$(RUN) -m pytest -n 2 $(ARGS)
+	$(RUN) -m pytest -n 4 $(ARGS)
 
 check: $(VENV)/for-test
 	$(RUN) -m ruff check .

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -28,6 +29,21 @@ HURRIED = Settings(
     grace_period=0.5,
 )
 """One try, and no time for a server that makes no sense."""
+
+PATIENT = Settings(grace_period=0.5)
+"""For calls that end well, at whatever speed of the machine."""
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """Calls that begin in this block are not hurried."""
+    nursery = seamless_remote.current_nursery()
+    assert nursery is not None
+    former, nursery.settings = nursery.settings, PATIENT
+    try:
+        yield
+    finally:
+        nursery.settings = former
 
 
 def in_nursery(backend: str, settings: Settings, body: Callable[[], Awaitable[Any]]) -> Any:

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from fault_proxy import FaultProxy
 from malformed_answers import FOR_EVERY_REQUEST
-from nursery_runs import BACKENDS, HURRIED, TOTAL, in_nursery
+from nursery_runs import BACKENDS, HURRIED, TOTAL, in_nursery, patience
 from played_answers import PlayedAnswer
 from request_kinds import KINDS, RequestKind, use
 from services import Service
@@ -50,8 +50,9 @@ def test_a_bad_answer_is_one_typed_error_in_time_and_harms_no_later_call(
 
     async def body() -> None:
         use(kind.module, proxy.url)
-        call = await kind.prepare()
-        assert kind.right(await call())
+        with patience():
+            call = await kind.prepare()
+            assert kind.right(await call())
         # Every other one on either backend: together all.
         first = (BACKENDS.index(backend) + [*KINDS].index(name)) % 2
         for answer in bad_answers_to(kind)[first::2]:
@@ -89,7 +90,8 @@ async def fault_of(
         if proxy.misled():
             return "left its connection open"
     try:
-        outcome = await call()
+        with patience():
+            outcome = await call()
     except Exception as exc:
         return f"the next call raised {exc!r}"
     return None if kind.right(outcome) else f"the next call gave {outcome!r}"

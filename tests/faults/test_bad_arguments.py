@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from fault_proxy import FaultProxy
-from nursery_runs import BACKENDS, HURRIED, in_nursery
+from nursery_runs import BACKENDS, HURRIED, PATIENT, in_nursery
 from request_kinds import checksum_of, use
 from seamless import Buffer, Checksum
 from services import Service
@@ -193,4 +193,4 @@ def test_every_form_of_a_checksum_means_the_same(
         assert await database.set_transformation_result(given, given)
         assert await database.get_transformation_result(CS) == Checksum(CS)
 
-    in_nursery("trio", HURRIED, body)
+    in_nursery("trio", PATIENT, body)

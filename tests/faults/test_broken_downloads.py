@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import zstandard
 from fault_proxy import Fault, FaultProxy, Harm, Toward
-from nursery_runs import BACKENDS, in_nursery
+from nursery_runs import BACKENDS, PATIENT, in_nursery
 from played_answers import End, PlayedAnswer
 from request_kinds import checksum_of, fresh_content, use
 from seamless import Checksum
@@ -31,7 +31,6 @@ HALF = SIZE // 2
 HEADS = 2000
 """Bytes that the heads of a few answers may have."""
 
-PATIENT = Settings(grace_period=0.5)
 IMPATIENT = Settings(total_timeout=1.0, max_tries=1, grace_period=0.5)
 
 Start = Callable[[Service], FaultProxy]
