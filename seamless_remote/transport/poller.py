@@ -136,22 +136,26 @@ class EpollPoller(Poller):
         if len(self._watched) == 1 and self._report_single():
             return
         self._armed = None
-        reported = [descriptor for descriptor, _ in self._epoll.poll(0)]
         try:
-            for descriptor in reported:
-                watched = self._watched.get(descriptor)
-                if watched is None:
-                    continue
-                if watched.ready() is Received.ENOUGH:
-                    self.forget(descriptor)
-                else:
-                    self._arm(watched, writing=False)
+            self._report_all()
         except BaseException:
-            # A KeyboardInterrupt: the others were reported too, and will not be again.
-            for descriptor in reported:
-                if descriptor in self._watched:
-                    self._epoll.modify(descriptor, self._events[descriptor])
+            # A KeyboardInterrupt: of those that were reported, some were not told, and will not be
+            # reported again.
+            for watched in list(self._watched.values()):
+                self._arm(watched, bool(self._events.get(watched.descriptor, 0) & select.EPOLLOUT))
             raise
+
+    # In a frame of its own: at the end of a loop's turn, a KeyboardInterrupt may pass a `try` of
+    # the same frame by (python/cpython#130279).
+    def _report_all(self) -> None:
+        for descriptor, _ in self._epoll.poll(0):
+            watched = self._watched.get(descriptor)
+            if watched is None:
+                continue
+            if watched.ready() is Received.ENOUGH:
+                self.forget(descriptor)
+            else:
+                self._arm(watched, writing=False)
 
     def _report_single(self) -> bool:
         """Tell the only one that is watched, whose report it must be; False: it was not.

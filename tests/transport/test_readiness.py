@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections.abc import Callable, Iterator
 
@@ -13,7 +14,7 @@ from exchanges import until
 from virtual_time import Clock, in_virtual_time
 
 from seamless_remote.nursery.event_loops import running_loop
-from seamless_remote.transport.poller import Received
+from seamless_remote.transport.poller import EpollPoller, Received, poller_of
 from seamless_remote.transport.readiness import (
     AsyncioReadiness,
     Readiness,
@@ -293,4 +294,46 @@ def test_ctrl_c_in_one_step_leaves_the_others_theirs(make_pair: Callable[[], Pai
         loop.run_until_complete(everything)
     loop.run_until_complete(asyncio.wait(tasks))
     assert sorted(task.result() for task in tasks) == ["enough", "enough", "interrupted"]
+    loop.close()
+
+
+@pytest.mark.parametrize("poller_kind", ["epoll"], indirect=True)
+def test_ctrl_c_between_the_report_and_the_steps_loses_no_wait(
+    make_pair: Callable[[], Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [make_pair() for _ in range(3)]
+    loop = asyncio.new_event_loop()
+
+    async def wait(here: socket.socket) -> bool:
+        readiness = of(here)
+        try:
+            return await readiness.until(take(here, [], b"x"))
+        finally:
+            readiness.detach()
+
+    class Interrupted:
+        """An epoll object; Ctrl-C comes as soon as it has reported something."""
+
+        def __init__(self, real: select.epoll) -> None:
+            self.modify, self.register = real.modify, real.register
+            self._poll, self.comes = real.poll, True
+
+        def poll(self, timeout: float) -> list[tuple[int, int]]:
+            found = self._poll(timeout)
+            if found and self.comes:
+                self.comes = False
+                raise KeyboardInterrupt
+            return found
+
+    tasks = [loop.create_task(wait(here)) for here, _ in pairs]
+    loop.run_until_complete(asyncio.sleep(0))
+    poller = poller_of(loop)
+    assert isinstance(poller, EpollPoller)
+    monkeypatch.setattr(poller, "_epoll", Interrupted(poller._epoll))
+    for _, there in pairs:
+        there.send(b"x")
+    everything = asyncio.gather(*tasks)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(everything)
+    assert loop.run_until_complete(everything) == [True] * 3
     loop.close()
