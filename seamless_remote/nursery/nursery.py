@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -46,11 +46,11 @@ class Owner(Protocol):
     def services_for(self, nursery: RemoteNursery) -> Sequence[Service] | None:
         """The services that it is to run by now; None: it is not the current one (any more)."""
 
-    def replaced(self) -> Sequence[Service]:
+    def replaced(self) -> Collection[Service]:
         """Services that others took the place of, and that no nursery has seen off yet."""
 
-    def seen_off(self, service: Service) -> None:
-        """A service is given up: its requests have ended, or had their time."""
+    def seen_off(self, services: Collection[Service]) -> None:
+        """These are given up: their requests have ended, or had their time."""
 
 
 class _RunningService:
@@ -123,20 +123,19 @@ class RemoteNursery:
         if wanted is None:
             return
         names = {service.name for service in wanted}
-        for name in [name for name in self._services if name not in names]:
-            self._retire(self._services.pop(name))
+        old = [self._services.pop(name) for name in set(self._services) - names]
         for service in wanted:
             former = self._services.get(service.name)
             if former is None or former.service is not service:
                 self._services.pop(service.name, None)
                 self._start(service)
                 if former is not None:
-                    self._retire(former)
-        known = [each.service for each in (*self._services.values(), *self._retiring)]
-        for service in self._owner.replaced():
-            # Replaced before this nursery looked, or given up by one that ended meanwhile.
-            if service not in known:
-                self._retire(_RunningService(service))
+                    old.append(former)
+        known = {each.service for each in (*self._services.values(), *self._retiring, *old)}
+        # Replaced before this nursery looked, or given up by one that has ended meanwhile.
+        old += [_RunningService(each) for each in self._owner.replaced() if each not in known]
+        if old:
+            self._retire(old)
 
     def _start(self, service: Service) -> None:
         running = _RunningService(service)
@@ -157,23 +156,35 @@ class RemoteNursery:
             )
         logger.info("service %s started", service.name)
 
-    def _retire(self, old: _RunningService) -> None:
-        """Have a service end when its requests have."""
-        old.state = "stopping"
-        self._retiring.append(old)
-        self._supervise(f"retirement of {old.service.name}", partial(self._see_off, old))
+    def _retire(self, old: Sequence[_RunningService]) -> None:
+        """Give services up when their requests have ended."""
+        busy = [each for each in old if each.service.in_flight()]
+        self._give_up([each for each in old if each not in busy])
+        if busy:
+            for each in busy:
+                each.state = "stopping"
+            self._retiring += busy
+            names = ", ".join(sorted({each.service.name for each in busy}))
+            self._supervise(f"retirement of {names}", partial(self._see_off, busy))
 
-    async def _see_off(self, old: _RunningService) -> None:
+    async def _see_off(self, busy: Sequence[_RunningService]) -> None:
         with anyio.move_on_after(self.settings.grace_period):
-            while old.service.in_flight():  # noqa: ASYNC110 - counted across loops and threads
-                await anyio.sleep(DRAIN_POLL)
-        for task in old.tasks:
-            task.stop()
-        old.service.release([each.service for each in self._services.values()])
-        self._retiring.remove(old)
-        self._owner.seen_off(old.service)
+            while busy:
+                await anyio.sleep(DRAIN_POLL)  # counted across loops and threads
+                self._give_up([each for each in busy if not each.service.in_flight()])
+                busy = [each for each in busy if each in self._retiring]
+        self._give_up(busy)
+
+    def _give_up(self, old: Sequence[_RunningService]) -> None:
+        remaining = [each.service for each in self._services.values()]
+        for each in old:
+            for task in each.tasks:
+                task.stop()
+            each.service.release(remaining)
+            logger.info("service %s stopped", each.service.name)
+        self._owner.seen_off([each.service for each in old])
+        self._retiring = [each for each in self._retiring if each not in old]
         self._tasks = [task for task in self._tasks if not task.is_over]
-        logger.info("service %s stopped", old.service.name)
 
     def _supervise(
         self,

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from ..errors import NurseryOpenError
@@ -38,7 +38,7 @@ class Process:
         self.hosted: set[HostedThread] = set()
         """Those whose threads have not ended: of the current nursery, and of those that end."""
         self.services: dict[str, Service] = {}
-        self.former_services: list[Service] = []
+        self.former_services: set[Service] = set()
         """Those that were replaced while a nursery was open, until one has seen them off."""
         self.resources: list[Resource] = []
         self.calls = Calls()
@@ -57,15 +57,15 @@ class Process:
                 return None
             return [] if self.resting else list(self.services.values())
 
-    def replaced(self) -> Sequence[Service]:
+    def replaced(self) -> Collection[Service]:
         """See `nursery.Owner`."""
         with self.lock:
-            return list(self.former_services)
+            return set(self.former_services)
 
-    def seen_off(self, service: Service) -> None:
+    def seen_off(self, services: Collection[Service]) -> None:
         """See `nursery.Owner`."""
         with self.lock:
-            self.former_services = [each for each in self.former_services if each is not service]
+            self.former_services.difference_update(services)
 
 
 _process = Process()
@@ -152,7 +152,7 @@ def install(service: Service) -> None:
             _start_hosted(process)
         # Without a nursery, no connections are kept.
         if former is not None and process.nursery is not None:
-            process.former_services.append(former)
+            process.former_services.add(former)
     if nursery is not None:
         nursery.rearrange()
 

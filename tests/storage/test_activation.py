@@ -15,7 +15,7 @@ from counting_proxy import CountingProxy
 from hosts import Host, LaunchLog
 from registering import use_buffers, use_databases
 from seamless_config import ConfigurationError
-from services import Home, Service
+from services import Home, Service, wait_until
 from stored_buffers import buffer_of, checksum_of, fresh, put_file
 
 import seamless_remote
@@ -163,6 +163,7 @@ def test_a_read_only_activation_has_no_write_server(cluster: Home, launches: Lau
         assert client.readonly
         assert module.has_read_server()
         assert not module.has_write_server()
+    wait_until(lambda: len(launches.tools) == len(MODULES))
 
 
 def test_closing_and_shutting_down_a_client_ends_nothing(
@@ -410,7 +411,8 @@ def test_the_snapshot_shows_what_is_in_effect(host: Host, shared_hashserver: Ser
         assert nursery is not None
         snapshot = nursery.snapshot()
         assert snapshot.hosted is not host.has_nursery
-        (service,) = snapshot.services
-        assert (service.name, service.state) == ("buffer_remote", "running")
+        # Of an earlier test, one may be stopping.
+        running = [each.name for each in snapshot.services if each.state == "running"]
+        assert running == ["buffer_remote"]
 
     host.run(main)
