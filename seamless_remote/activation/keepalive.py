@@ -32,6 +32,7 @@ class ClientSet(Service):
                 client.health.mark_down,
             )
             for number, client in enumerate(self.clients, 1)
+            if client.has_server
         ]
 
     def in_flight(self) -> int:

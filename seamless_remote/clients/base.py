@@ -76,6 +76,11 @@ class Client:
         return None
 
     @property
+    def has_server(self) -> bool:
+        """Whether there is, or can be launched, a server behind this client."""
+        return True
+
+    @property
     def in_flight(self) -> int:
         """How many calls are under way."""
         return len(self.counters.calls)

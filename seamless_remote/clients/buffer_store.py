@@ -45,7 +45,6 @@ class BufferClient(HashserverClient):
 
     @property
     def has_server(self) -> bool:
-        """Whether there is, or can be launched, a server behind this client."""
         return not isinstance(self.address, _NoAddress)
 
     def ensure_initialized_sync(self, *, skip_healthcheck: bool = False) -> None:

@@ -140,8 +140,8 @@ class RemoteNursery:
     def _start(self, service: Service) -> None:
         running = _RunningService(service)
         tasks = service.tasks()
-        if not tasks:
-            return
+        if not (tasks or service.client_snapshots()):
+            return  # without clients, there is nothing to show either
         self._services[service.name] = running
         for task in tasks:
 

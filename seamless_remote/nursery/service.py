@@ -31,7 +31,7 @@ class Service(ABC):
 
     @abstractmethod
     def tasks(self) -> Sequence[BackgroundTask]:
-        """The background work (keepalive), one task a client; none: there is nothing to run."""
+        """The background work (keepalive), one task a client that has a server to ping."""
 
     @abstractmethod
     def in_flight(self) -> int:

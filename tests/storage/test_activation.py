@@ -229,6 +229,16 @@ def test_a_folder_needs_no_initialization(tmp_path: Path) -> None:
     assert client.health.state is Health.UNKNOWN
 
 
+def test_a_folder_is_read_without_any_task_in_the_background(tmp_path: Path) -> None:
+    content = fresh(50)
+    put_file(tmp_path, content)
+    use_buffers(tmp_path)
+    buffer = anyio.run(buffer_remote.get_buffer, checksum_of(content))
+    assert buffer is not None
+    assert buffer.content == content
+    assert seamless_remote.current_nursery() is None
+
+
 # From where it is called.
 
 
