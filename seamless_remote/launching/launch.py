@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -23,6 +25,12 @@ logger = logging.getLogger(__name__)
 
 LaunchDict = dict[str, Any]
 """A launch dict of seamless-config, the input of remote-http-launcher."""
+
+PORT_PATIENCE = 3.0
+"""Seconds that a service's former port is given to become free."""
+
+PORT_POLL = 0.1
+"""Seconds between two looks at whether it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +62,29 @@ def http_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _becomes_free(port: int) -> bool:
+    """Whether a service of this machine can listen at a port, now or soon.
+
+    A listener stays, but the port may also be that of another program's connection, for a moment.
+    """
+    patience_ends = time.monotonic() + PORT_PATIENCE
+    while True:
+        try:
+            with socket.create_server(("", port)):
+                return True
+        except OSError:
+            if time.monotonic() > patience_ends:
+                return False
+        time.sleep(PORT_POLL)
+
+
 class Launch:
     """A service that is launched on demand. Thread-safe.
 
     `name` stands for the service in messages. `configure` makes its launch dict; it is called for
     each launch, in the launching thread, so that a relaunch follows the current configuration.
-    With `keeps_port`, a relaunch tries the former port first: other services (a jobserver) were
-    given the address and will not be given another.
+    With `keeps_port`, a relaunch tries the former port first, and again where that failed although
+    it is free: other services (a jobserver) were given the address and will not be given another.
     """
 
     def __init__(
@@ -168,16 +192,19 @@ class Launch:
         return launched
 
     def _launch_at_former_port(self, launch_dict: LaunchDict) -> Launched | None:
-        if not self._keeps_port or self._port is None:
+        port = self._port
+        if not self._keeps_port or port is None:
             return None
-        ports = {"port_start": self._port, "port_end": self._port}
-        try:
-            return self._launch_with({**launch_dict, **ports})
-        except LaunchError as exc:
-            logger.info(
-                "could not relaunch %s at port %d, trying any port: %s", self.name, self._port, exc
-            )
-            return None
+        at_port = {**launch_dict, "port_start": port, "port_end": port}
+        is_here = working_directory(launch_dict) is not None
+        for attempt in range(2 if is_here else 1):
+            if attempt and not _becomes_free(port):
+                break
+            try:
+                return self._launch_with(at_port)
+            except LaunchError as exc:
+                logger.info("could not launch %s at its former port %d: %s", self.name, port, exc)
+        return None
 
     def _launch_with(self, launch_dict: LaunchDict) -> Launched:
         try:

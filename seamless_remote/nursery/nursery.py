@@ -170,7 +170,7 @@ class RemoteNursery:
     async def _see_off(self, busy: Sequence[_RunningService]) -> None:
         with anyio.move_on_after(self.settings.grace_period):
             while busy:
-                await anyio.sleep(DRAIN_POLL)  # counted across loops and threads
+                await anyio.sleep(DRAIN_POLL)  # requests end in any loop or thread, untold
                 self._give_up([each for each in busy if not each.service.in_flight()])
                 busy = [each for each in busy if each in self._retiring]
         self._give_up(busy)

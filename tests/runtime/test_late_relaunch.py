@@ -21,7 +21,7 @@ from seamless_remote import buffer_remote, database_remote
 
 OF_EACH_KIND = 25
 FAILING_RUNS = 4
-"""Runs of the launcher that fail: two for each relaunch, which tries the former port first."""
+"""Runs of the launcher that fail: more than one relaunch makes."""
 
 
 def reads_of_unknown(count: int) -> Calls:

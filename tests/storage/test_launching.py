@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import signal
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -226,15 +229,60 @@ def test_a_store_is_launched_again_at_its_address_unless_that_is_taken(
         url = client.url
         assert url is not None
         await anyio.to_thread.run_sync(kill, cluster.service_pid("database"))
-        with socket.socket() as other:
-            if taken:
-                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                other.bind(("0.0.0.0", urlsplit(url).port))
-                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # not to be shared
+        with occupied(urlsplit(url).port) if taken else contextlib.nullcontext():
             assert await database_remote.get_transformation_result("ab" * 32) is None
         assert (client.url == url) is not taken
 
     host.run(main)
+
+
+@pytest.mark.parametrize("host", ["trio-host"], indirect=True)
+def test_a_store_gets_its_address_back_when_another_program_had_that_for_a_moment(
+    host: Host, cluster: Home, launches: LaunchLog
+) -> None:
+    async def main() -> None:
+        database_remote.activate()
+        (client,) = database_remote._write_database_clients
+        client.ensure_initialized_sync()
+        url = client.url
+        assert url is not None
+        await anyio.to_thread.run_sync(kill, cluster.service_pid("database"))
+        with occupied(urlsplit(url).port) as other, on_log("former port", other.close):
+            assert await database_remote.get_transformation_result("ab" * 32) is None
+        assert client.url == url
+
+    host.run(main)
+    assert launches.tools == ["database"] * 3
+
+
+@contextlib.contextmanager
+def occupied(port: int | None) -> Iterator[socket.socket]:
+    """A socket that has the port to itself, until the end of the block at the latest."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("0.0.0.0", port))
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # not to be shared
+        yield other
+
+
+@contextlib.contextmanager
+def on_log(text: str, act: Callable[[], object]) -> Iterator[None]:
+    """`act` when launching logs a message with this text."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if text in record.getMessage():
+                act()
+
+    logger, handler = logging.getLogger("seamless_remote.launching"), Handler()
+    former = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(former)
+        logger.removeHandler(handler)
 
 
 def kill(pid: int) -> None:
