@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -74,8 +75,11 @@ def test_a_loop_that_ends_amid_its_calls_leaves_nothing_and_is_in_nobodys_way(
     if closed:
         dropped.close()
     dropped.collect()
-    # A worker thread may just be about to let go of what it has done for the loop.
-    wait_until(lambda: gc.collect() >= 0 and alive() is None, what="the end of the loop")
+    with warnings.catch_warnings():
+        # As in `collect`, which may come too early: a worker thread may just be about to let go of
+        # what it has done for the loop.
+        warnings.simplefilter("ignore", ResourceWarning)
+        wait_until(lambda: gc.collect() >= 0 and alive() is None, what="the end of the loop")
     others_go_on(made, loop_threads)
 
 

@@ -419,10 +419,15 @@ def test_the_snapshot_shows_what_is_in_effect(host: Host, shared_hashserver: Ser
         await check_found(shared_hashserver, fresh(50))
         nursery = seamless_remote.current_nursery()
         assert nursery is not None
-        snapshot = nursery.snapshot()
-        assert snapshot.hosted is not host.has_nursery
-        # Of an earlier test, one may be stopping.
-        running = [each.name for each in snapshot.services if each.state == "running"]
-        assert running == ["buffer_remote"]
+        assert nursery.snapshot().hosted is not host.has_nursery
+
+        def running() -> list[str]:
+            # Of an earlier test, one may be stopping.
+            services = nursery.snapshot().services
+            return [each.name for each in services if each.state == "running"]
+
+        # A hosted nursery may still be about to start.
+        await anyio.to_thread.run_sync(wait_until, running)
+        assert running() == ["buffer_remote"]
 
     host.run(main)
