@@ -33,13 +33,16 @@ HURRIED = Settings(
 PATIENT = Settings(grace_period=0.5)
 """For calls that end well, at whatever speed of the machine."""
 
+ONE_TRY = Settings(max_tries=1, grace_period=0.5)
+"""For those that must do so at once: a connection that is in doubt would cost a try."""
+
 
 @contextlib.contextmanager
 def patience() -> Iterator[None]:
-    """Calls that begin in this block are not hurried."""
+    """Calls that begin in this block are not hurried, and have one try all the same."""
     nursery = seamless_remote.current_nursery()
     assert nursery is not None
-    former, nursery.settings = nursery.settings, PATIENT
+    former, nursery.settings = nursery.settings, ONE_TRY
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 from fault_proxy import Fault, FaultProxy, Harm, Toward
-from nursery_runs import BACKENDS, HURRIED, PATIENT, in_nursery, patience
+from nursery_runs import BACKENDS, HURRIED, in_nursery, patience
 from request_kinds import KINDS, use
 from services import Service
 
@@ -118,7 +118,7 @@ def test_a_slow_line_only_takes_longer(
                 assert time.monotonic() - started > 0.9 * fault.seconds
                 proxy.put(None)
 
-    in_nursery(backend, PATIENT, body)
+    in_nursery(backend, TWO_TRIES, body)
 
 
 @pytest.mark.parametrize(("name", "backend"), CASES)
