@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import NurseryClosedError
 from .calls import Call, TrackedCall
-from .event_loops import in_trio_task, inside_trio_task, running_loop
+from .event_loops import claim_backend, in_trio_task, inside_trio_task, running_loop
 from .process import attend, settings, this_process
 from .shared_work import Work
 from .thread_call import ThreadCall
@@ -32,6 +32,7 @@ async def call(what: str, operation: Operation[T], *args: Any) -> T:
         # Nothing of anyio works in such a loop.
         elsewhere: ThreadCall[T] = ThreadCall(partial(call, what, operation, *args))
         return await elsewhere.run_in_executor(loop)
+    claim_backend(loop)
     try:
         with TrackedCall(loop, settings(), this_process().calls, what) as this:
             # In this order: a nursery that ends either is seen here, or sees this call.

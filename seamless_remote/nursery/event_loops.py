@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from sniffio import current_async_library_cvar
+
 
 class LoopEndedError(RuntimeError):
     """The event loop has ended: nothing can run in it any more."""
@@ -51,6 +53,18 @@ def inside_trio_task(loop: Any) -> bool:
     Libraries that look for the current backend take such a loop for trio.
     """
     return isinstance(loop, asyncio.AbstractEventLoop) and in_trio_task()
+
+
+def claim_backend(loop: Any) -> None:
+    """Have anyio take `loop`, which runs this code, for what it is, whatever the context says.
+
+    `anyio.run` names its backend in the context, and a context goes where it is copied to: the
+    calls that Seamless makes for a trio task run on an asyncio thread, with that task's context.
+    """
+    # Not put back afterwards: it holds for whatever else runs in this loop with this context. For
+    # trio no such claim is needed, as it tells its own thread.
+    if is_asyncio(loop) and current_async_library_cvar.get() not in (None, "asyncio"):
+        current_async_library_cvar.set(None)
 
 
 def post(loop: Any, action: Callable[[], object]) -> None:

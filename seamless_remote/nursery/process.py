@@ -19,6 +19,7 @@ from ..errors import NurseryOpenError
 from ..settings import Settings, enable_debug_logging
 from .bound import Bound
 from .calls import Calls
+from .event_loops import claim_backend, running_loop
 from .hosted_thread import HostedThread
 from .nursery import RemoteNursery, run_nursery
 from .service import Resource, Service
@@ -110,6 +111,7 @@ async def open_nursery(settings: Settings | None = None) -> AsyncIterator[Remote
     chosen = Settings.from_environment() if settings is None else settings
     enable_debug_logging(chosen)
     nursery = RemoteNursery(chosen, _process, hosted=False)
+    claim_backend(running_loop())
     _make_current(nursery)
     try:
         async with run_nursery(nursery):

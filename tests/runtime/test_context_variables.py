@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 
 import anyio
 import anyio.to_thread
 import pytest
+import trio
 from counting_proxy import CountingProxy
 from hosts import Host
-from loops import KINDS, run
+from loops import KINDS, new_loop, run
 from many_calls import all_at_once, look_ups
 from registering import use_buffers, use_databases
 from services import Service
 from stored_buffers import fresh, put_file
 
-from seamless_remote import Settings
+from seamless_remote import Settings, open_nursery
 from seamless_remote.buffer_client import BufferClient
 
 request_id: ContextVar[str] = ContextVar("request_id", default="nobody")
@@ -120,3 +121,30 @@ def test_a_call_in_an_asyncio_loop_inside_a_trio_task_has_the_context_of_that_ta
 
     Host("trio", True, Settings()).run(main)
     assert "set in a trio task" in seen.by
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("named", ["asyncio", "trio"])
+def test_a_loop_counts_for_what_it_is_whatever_backend_its_context_names(
+    kind: str, named: str, fresh_remote: None, shared_database: Service
+) -> None:
+    async def context_of_a_task() -> Context:
+        return copy_context()
+
+    async def main() -> None:
+        use_databases(shared_database)
+        await look_ups(1)[0]()
+        async with open_nursery():
+            await look_ups(1)[0]()
+
+    def in_a_loop() -> None:
+        if kind == "trio":
+            trio.run(main)
+            return
+        loop = new_loop(kind)
+        try:
+            loop.run_until_complete(main())
+        finally:
+            loop.close()
+
+    run(named, context_of_a_task).run(in_a_loop)
