@@ -19,6 +19,13 @@ class ConnectError(ServiceError):
     """The connection could not be established; nothing of the request was sent."""
 
 
+class OwnLimitError(ConnectError):
+    """This process, or its machine, lacks what a connection takes: a descriptor, a port, a thread.
+
+    It says nothing of the service. Nothing of the request was sent.
+    """
+
+
 class ExchangeError(ServiceError):
     """The connection broke during a request. The service may or may not have acted on it."""
 

@@ -17,18 +17,21 @@ from typing import Any, TypeVar
 import anyio
 from seamless import Checksum
 
+from . import buffer_remote, database_remote
 from .activation.fan_out import at_every
 from .activation.registry import Registry
 from .checksums import checksum_hex
 from .clients import retry_policy
 from .clients.health import Health
-from .clients.jobserver import Job, JobserverClient, JobserverLaunchedClient
+from .clients.job_places import job_places
+from .clients.jobserver import Job, JobserverClient, JobserverLaunchedClient, NoRoomError
 from .clients.retrying import PATIENCE
-from .errors import ConnectError, LaunchError, ServiceError
+from .errors import ConnectError, LaunchError, OwnLimitError, RemoteError, ServiceError
 from .launching.placement import Placement
 from .nursery.calling import call, call_blocking
 from .nursery.calls import Call
 from .nursery.event_loops import in_trio_task, running_loop
+from .nursery.process import this_process
 
 logger = logging.getLogger(__name__)
 
@@ -141,8 +144,12 @@ async def run_transformation(
         "strict_dunder": strict_dunder,
         "record": get_record_mode(),
     }
-    job = Job(checksum, json.dumps(payload).encode())
-    return await call(f"job {checksum}", _run_somewhere, clients, job)
+
+    async def recover(logged: Checksum | None) -> Checksum | None:
+        return None if payload["record"] else await _known_result(tf_checksum, logged, scratch)
+
+    job = Job(checksum, json.dumps(payload).encode(), recover)
+    return await call(f"job {checksum}", _run_in_turn, clients, job)
 
 
 async def cancel_transformation_async(tf_checksum: Checksum) -> bool:
@@ -204,30 +211,74 @@ def _require_no_loop(name: str) -> None:
         )
 
 
+async def _known_result(
+    tf_checksum: Checksum, logged: Checksum | None, scratch: bool
+) -> Checksum | None:
+    """The result of a job that was lost, if it is known; None: the job has to run again.
+
+    `logged` is what the server's own log names. A result counts if a store has its buffer, or if
+    none is to have it (`scratch`).
+    """
+    try:
+        recorded = await database_remote.get_transformation_result(tf_checksum)
+        for result in filter(None, (logged, recorded)):
+            if scratch or (await buffer_remote.get_buffer_lengths([result]))[0] is not None:
+                return result
+    except RemoteError as exc:
+        logger.info("no look for the result of job %s: %s", tf_checksum, exc)
+    return None
+
+
 def _by_load(client: JobserverClient) -> tuple[bool, int]:
     return client.health.state is Health.DOWN, client.in_flight
+
+
+async def _run_in_turn(call: Call, clients: Sequence[JobserverClient], job: Job) -> Any:
+    """Run a job when its turn comes: each holds a connection, and so a descriptor, to its end."""
+    call.is_long = True
+    jobs = this_process().jobs
+    places = job_places(call.settings)
+    if jobs.places != places:
+        jobs.resize(places)
+    share = jobs.take_now(call.loop)
+    if share is None:
+        call.waits_for = f"its turn: {places} jobs are in flight"
+        share = await jobs.take(call.loop)
+    try:
+        return await _run_somewhere(call, clients, job)
+    finally:
+        jobs.give_back(share)
 
 
 async def _run_somewhere(call: Call, clients: Sequence[JobserverClient], job: Job) -> Any:
     """Run a job at the first server that takes it; those that cannot be reached are passed over.
 
     A server that was launched before and cannot be launched now is given `PATIENCE` to come back.
+    Where a server is well and has no room, or this process lacks a descriptor that another job will
+    give back, the job waits.
     """
     started = time.monotonic()
+    failure: ServiceError
     for round_ in itertools.count(1):
-        patience = 0.0
+        patience, has_room = 0.0, True
         for client in sorted(clients, key=_by_load):
             try:
                 return await client.run(call, job)
+            except (NoRoomError, OwnLimitError) as exc:
+                failure, has_room = exc, False
             except (ConnectError, LaunchError) as exc:
                 if isinstance(exc, LaunchError):
                     if not client.address.has_run:
                         raise
                     patience = PATIENCE
-                failure: ServiceError = exc
+                failure = exc
                 client.health.failure(exc)
                 logger.info("%s cannot be reached: %s", client.describe(), exc)
-        if round_ >= call.settings.max_tries and time.monotonic() - started >= patience:
+        lasted = time.monotonic() - started
+        if isinstance(failure, OwnLimitError) and this_process().jobs.snapshot().in_flight <= 1:
+            # Nothing of ours will give back what is lacking.
+            has_room = lasted >= PATIENCE
+        if has_room and round_ >= call.settings.max_tries and lasted >= patience:
             break
         call.waits_for = f"the next try to reach a jobserver: {failure}"
         await anyio.sleep(retry_policy.pause(round_, random.random, cap=LONGEST_PAUSE))

@@ -22,7 +22,7 @@ _FALSE = ("0", "false", "no", "off", "")
 class Settings:
     """Timeouts, bounds and switches. Times are in seconds; a timeout of None means no timeout.
 
-    Each of the first nine fields has an environment variable (see `from_environment`). The others
+    Each of the first ten fields has an environment variable (see `from_environment`). The others
     can only be set by a host that passes its own settings to `open_nursery`.
     """
 
@@ -37,6 +37,9 @@ class Settings:
     """One ping."""
     database_max_inflight: int = 30
     """Database requests in flight at once in this process; 0 means unbounded."""
+    max_jobs: int = 0
+    """Jobs in flight at once in this process; 0: as many as its limit on descriptors leaves room
+    for (see `clients.job_places`)."""
     allow_in_worker: bool = False
     """Allow remote clients in Seamless worker processes."""
     debug_database: bool = False
@@ -74,6 +77,7 @@ class Settings:
             database_max_inflight=read.count(
                 "SEAMLESS_DATABASE_MAX_INFLIGHT", default.database_max_inflight
             ),
+            max_jobs=read.count("SEAMLESS_REMOTE_MAX_JOBS", default.max_jobs),
             allow_in_worker=read.flag("SEAMLESS_ALLOW_REMOTE_CLIENTS_IN_WORKER"),
             debug_database=read.flag("SEAMLESS_DEBUG_REMOTE_DB"),
             debug_connections=read.flag("SEAMLESS_CLIENT_DEBUG"),
@@ -104,7 +108,7 @@ class _Reader:
         return seconds if 0 < seconds < math.inf else None
 
     def count(self, name: str, default: int) -> int:
-        """An integer, 0 or more. 0 means unbounded."""
+        """An integer, 0 or more."""
         text = self._environ.get(name)
         if text is None:
             return default

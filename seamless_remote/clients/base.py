@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import seamless
 
-from ..errors import ConnectError, RefusedError, ServiceError
+from ..errors import OwnLimitError, RefusedError, ServiceError
 from ..nursery import process
 from ..nursery.calling import call_blocking
 from ..nursery.calls import Call
@@ -106,10 +106,10 @@ class Client:
             return
         try:
             await self.ping(call, endpoint)
-        except ConnectError:
-            self.address.lost(endpoint)
         except (ServiceError, RefusedError) as exc:
             logger.debug("%s at %s did not answer its ping: %s", self.service, endpoint.url, exc)
+            if isinstance(exc, ServiceError):
+                self.address.note_failure(endpoint, exc)
 
     async def ping(self, call: Call, endpoint: Endpoint) -> None:
         """Ask the service for its health, once; it is noted, and a good answer closes the circuit.
@@ -129,6 +129,8 @@ class Client:
                 bound=call.settings.max_connections,
             )
             body = await response.read(ANSWER_LIMIT)
+        except OwnLimitError:
+            raise
         except ServiceError as exc:
             self.health.failure(exc)
             raise
@@ -156,8 +158,7 @@ class Client:
         """A request failed in a way that may pass."""
         if not isinstance(failure, retry_policy.TransientRefusal):
             self.health.failure(failure)
-        if isinstance(failure, ConnectError):
-            self.address.lost(endpoint)
+        self.address.note_failure(endpoint, failure)
         # One that is given up needs no circuit: what is launched instead has its own.
         current = self.address.current() is endpoint
         if current and endpoint.circuit.failure(time.monotonic(), failure, random.random):
@@ -226,6 +227,7 @@ class Client:
         lane: str = MAIN_LANE,
         limit: int = ANSWER_LIMIT,
         read_timeout: float | EllipsisType | None = ...,
+        bound: int | None = None,
         urgent: bool = False,
     ) -> tuple[int, bytes]:
         """Send a request and read its answer whole: status (below 400, or 4xx) and body.
@@ -237,7 +239,13 @@ class Client:
         sent = received = 0
         try:
             response = await self._sent(
-                call, endpoint, request, lane=lane, read_timeout=read_timeout, urgent=urgent
+                call,
+                endpoint,
+                request,
+                lane=lane,
+                read_timeout=read_timeout,
+                bound=bound,
+                urgent=urgent,
             )
             sent = self._note_answer(request, response, started)
             body = await response.read(limit)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from ..errors import LaunchError
+from ..errors import ConnectError, LaunchError, OwnLimitError, ServiceError
 from ..launching.launch import Launch, Launched
 from ..transport.urls import Origin, parse_url
 from .circuit import Circuit
@@ -59,8 +59,13 @@ class Address(ABC):
     def ensure(self) -> Endpoint:
         """The same in synchronous code: the calling thread waits."""
 
+    def note_failure(self, endpoint: Endpoint, failure: ServiceError) -> None:
+        """A request to `endpoint` failed, perhaps because nothing listens there any more."""
+        if isinstance(failure, ConnectError) and not isinstance(failure, OwnLimitError):
+            self._lost(endpoint)
+
     @abstractmethod
-    def lost(self, endpoint: Endpoint) -> None:
+    def _lost(self, endpoint: Endpoint) -> None:
         """Nothing listens at `endpoint` any more."""
 
     def describe(self, service: str) -> str:
@@ -84,7 +89,7 @@ class KnownAddress(Address):
     def ensure(self) -> Endpoint:
         return self._endpoint
 
-    def lost(self, endpoint: Endpoint) -> None:
+    def _lost(self, endpoint: Endpoint) -> None:
         """It may come back where it was."""
 
 
@@ -110,7 +115,7 @@ class LaunchedAddress(Address):
     def ensure(self) -> Endpoint:
         return self._endpoint_of(self.launch.ensure())
 
-    def lost(self, endpoint: Endpoint) -> None:
+    def _lost(self, endpoint: Endpoint) -> None:
         if endpoint.launched is not None:
             endpoint.circuit.retire(time.monotonic())
             self.launch.drop(endpoint.launched)

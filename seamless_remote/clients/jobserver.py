@@ -4,16 +4,17 @@ Requests and answers were read off seamless-jobserver 0.3.0. A submission is a G
 until the job ends; the job goes on when that connection breaks, and its result can then no longer
 be fetched. The states of a submission, and what follows from each event:
 
-- not sent: no connection came about. The caller may send it elsewhere.
+- not sent: no connection came about. The caller may send it elsewhere, or later.
 - running: the answer is awaited without any timeout. Now and then, the server is asked for the
-  job's status on another connection.
+  job's status on another connection (see `job_watch`).
   - an answer: 200 is the result, 500 the user's error, whatever the text; the job is over.
   - the server stays silent and unreachable for the read timeout: the submission is lost.
-  - the server says for `LOST_AFTER` seconds that the job does not run: it has lost it, or its
-    answer got lost. The submission is lost.
+  - the server says for some seconds that the job does not run: it has lost it, or its answer got
+    lost. The submission is lost.
   - the connection breaks: the submission is lost.
-- lost: as long as the server says that the job is running, it is waited for. After that, and once
-  the server is back, the job is submitted again, which runs the user's code again: once at most.
+- lost: as long as the server says that the job is running, it is waited for. After that, its result
+  is looked for, in the databases and in the server's own log. If it is nowhere, and once the server
+  is back, the job is submitted again, which runs the user's code again: once at most.
 - canceled: the caller was cancelled; the server is told, and then the cancellation goes on.
 """
 
@@ -21,18 +22,18 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 from seamless import Checksum
 
-from ..checksums import is_checksum
 from ..errors import (
     AnswerError,
     ConnectError,
     ExchangeError,
     LaunchError,
+    OwnLimitError,
     RefusedError,
     ServiceError,
     ServiceTimeout,
@@ -42,25 +43,33 @@ from ..errors import (
 from ..launching.placement import Placement
 from ..nursery.calls import Call
 from ..nursery.deadline import TimeLimit
-from ..transport.messages import Request
+from ..transport.messages import Request, Stage
 from .answers import json_of
-from .base import ANSWER_LIMIT, CONTROL_LANE, Client, quote
+from .base import CONTROL_LANE, Client, quote
 from .endpoint import Endpoint, KnownAddress, LaunchedAddress
+from .job_answers import CANCELED_TEXT, read_answer, result_of
+from .job_watch import (
+    LONGEST_WATCH_INTERVAL,
+    PATIENCE_WITHOUT_TIMEOUT,
+    SHORTEST_WATCH_INTERVAL,
+    JobWatch,
+)
 
 logger = logging.getLogger(__name__)
 
+_UNSENT = (Stage.NEW, Stage.QUEUED, Stage.CONNECTING)
+
 JOBS_LANE = "jobs"
 
+CANCEL_LANE = "cancellations"
+
+MOST_CANCELLATIONS = 100
+"""Cancel requests at once to one server: what a listening socket holds while the server stalls."""
+
 CANCEL_TIMEOUT = 4.0
-"""Seconds that a cancelled caller waits at most for its cancel request; below the grace period."""
-
-LONGEST_WATCH_INTERVAL = 30.0
-SHORTEST_WATCH_INTERVAL = 0.25
-"""Seconds between two looks at a job: a quarter of the read timeout, within these, while it runs;
-longer each time when it is lost."""
-
-PATIENCE_WITHOUT_TIMEOUT = 1200.0
-"""Seconds to wait for a server that is away if no read timeout is set."""
+ENDING_CANCEL_TIMEOUT = 1.0
+"""Seconds that a cancelled caller waits at most for its cancel request, and one that is cancelled
+because the clients are closed."""
 
 STATUS_TIMEOUT = 30.0
 """Seconds for a job's status, if no healthcheck timeout is set: its watch must not hang."""
@@ -68,24 +77,34 @@ STATUS_TIMEOUT = 30.0
 LAUNCH_PAUSE = 1.0
 """Seconds between two launches of a server that was there before."""
 
-LOST_AFTER = 10.0
-"""Seconds for which the server has to say that a job does not run before it counts as lost."""
-
-GATEWAY_STATUSES = (502, 503, 504)
-"""Answers of something between here and the jobserver: they say nothing about the job."""
-
-CANCELED_TEXT = "Transformation was canceled"
-
 # The connection of a job is its own: one that a server has just given up would lose it.
 _HEADERS = (("Content-Type", "application/json"), ("Connection", "close"))
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A transformation as it is submitted: its checksum, and the JSON body of the request."""
+class NoRoomError(ConnectError):
+    """The server is well, and takes no more connections for now. The job was not sent."""
 
-    checksum: str
-    body: bytes
+
+class Job:
+    """A transformation as it is submitted: its checksum, and the JSON body of the request.
+
+    `recover` looks for the result of a job whose answer was lost; it is given the result that the
+    server's own log names, if there is one there.
+    """
+
+    __slots__ = ("body", "checksum", "recover", "sent")
+
+    def __init__(
+        self,
+        checksum: str,
+        body: bytes,
+        recover: Callable[[Checksum | None], Awaitable[Checksum | None]],
+    ) -> None:
+        self.checksum = checksum
+        self.body = body
+        self.recover = recover
+        self.sent = False
+        """Whether a server may have it."""
 
 
 class JobserverClient(Client):
@@ -103,10 +122,12 @@ class JobserverClient(Client):
         Cancelling it sends the server a cancel request, for some seconds at most, and goes on.
 
         Raises:
-            ConnectError: it was never sent.
+            ConnectError: it was not sent. NoRoomError: the server is well all the same.
+                OwnLimitError: this process lacks what that takes.
             TransformationError: the user's code failed, with the server's text.
             TransformationCanceledError: it was canceled at the server.
             RefusedError: the server refuses it, for example in another record mode.
+            AnswerError: it has run, and its answer is no result.
             ServiceError: the job was lost twice, or the server stays away: its fate is unknown.
         """
         # Not in the `except` line, which is also run when the loop is dropped.
@@ -116,8 +137,10 @@ class JobserverClient(Client):
         try:
             return await self._run(call, job)
         except cancelled:
-            with anyio.move_on_after(CANCEL_TIMEOUT, shield=True):
-                await self._cancel_quietly(call, job)
+            if job.sent:
+                patience = ENDING_CANCEL_TIMEOUT if call.ending else CANCEL_TIMEOUT
+                with anyio.move_on_after(patience, shield=True):
+                    await self._cancel_quietly(call, job)
             raise
         finally:
             calls.discard(id(call))
@@ -126,13 +149,21 @@ class JobserverClient(Client):
         endpoint = await self.address.acquire()
         try:
             return await self._submit(call, endpoint, job)
-        except ConnectError:
-            self.address.lost(endpoint)
+        except OwnLimitError:
+            raise
+        except ConnectError as exc:
+            await self._take_unsent(call, endpoint, exc)
             raise
         except ExchangeError as exc:
             lost = exc
         logger.warning("%s lost the connection of job %s: %s", endpoint.url, job.checksum, lost)
-        endpoint = await self._until_over(call, endpoint, job, lost)
+        # At once, too: a server that is launched again begins its log anew.
+        found = await self._recovered(call, endpoint, job)
+        if found is None:
+            endpoint = await self._until_over(call, endpoint, job, lost)
+            found = await self._recovered(call, endpoint, job)
+        if found is not None:
+            return result_of(found)
         logger.warning(
             "job %s is submitted to %s again: the user's code runs again",
             job.checksum,
@@ -153,19 +184,49 @@ class JobserverClient(Client):
         request = Request(
             "GET", f"{endpoint.path}/run-transformation", headers=_HEADERS, body=job.body
         )
-        watch = _Watch(self, call, endpoint, job)
-        async with await self._send(
-            call, endpoint, request, lane=JOBS_LANE, bound=0, urgent=True, patience=watch.pause
-        ) as response:
+
+        def ask() -> Awaitable[str]:
+            return self.get_status_once(call, endpoint, job.checksum)
+
+        watch = JobWatch(self.describe(), job.checksum, ask, call.settings.read_timeout)
+        try:
+            response = await self._send(
+                call, endpoint, request, lane=JOBS_LANE, bound=0, urgent=True, patience=watch.pause
+            )
+        finally:
+            job.sent = job.sent or request.stage not in _UNSENT
+        async with response:
             while response.is_pending:
                 await watch.look()
                 call.waits_for = request
                 await response.arrive(watch.pause)
-            body = await response.read(ANSWER_LIMIT)
-        self.counters.receive(len(body))
-        if response.status in GATEWAY_STATUSES:
-            raise ExchangeError(f"a gateway answered {response.status}: {quote(body)}")
-        return self.read_answer(job, response.status, body)
+            self.counters.receive(response.content_length or 0)
+            return await read_answer(response, f"job {job.checksum}", self.describe())
+
+    async def _take_unsent(self, call: Call, endpoint: Endpoint, exc: ConnectError) -> None:
+        """Find out what a connection that did not come about means. NoRoomError: no harm.
+
+        A server with as many connections as it can take lets further ones wait until they time out.
+        Over one that is open already, it answers.
+        """
+        try:
+            await self.ping(call, endpoint)
+        except (ServiceError, RefusedError):
+            self.address.note_failure(endpoint, exc)
+        else:
+            raise NoRoomError(
+                f"{self.describe()} takes no more connections for now: {exc}"
+            ) from exc
+
+    async def _recovered(self, call: Call, endpoint: Endpoint, job: Job) -> Checksum | None:
+        """The result of a lost job, if it can be found; None: it cannot."""
+        call.waits_for = "a look for the result of a job whose answer was lost"
+        found = await job.recover(None)
+        if found is not None:
+            logger.warning(
+                "the answer to job %s was lost; its result, %s, was found", job.checksum, found
+            )
+        return found
 
     async def _until_over(
         self, call: Call, endpoint: Endpoint, job: Job, lost: ServiceError
@@ -178,8 +239,7 @@ class JobserverClient(Client):
             try:
                 status = await self.get_status_once(call, endpoint, job.checksum)
             except ServiceError as exc:
-                if isinstance(exc, ConnectError):
-                    self.address.lost(endpoint)
+                self.address.note_failure(endpoint, exc)
                 if time.monotonic() - seen > patience:
                     raise self._fate_unknown(job, lost) from exc
             else:
@@ -209,43 +269,6 @@ class JobserverClient(Client):
                     raise self._fate_unknown(job, lost) from exc
                 logger.info("%s", exc)
             await anyio.sleep(min(LAUNCH_PAUSE, max(0.0, deadline - time.monotonic())))
-
-    def read_answer(self, job: Job, status: int, body: bytes) -> Any:
-        """What the answer to a submission means: a dict with the result, or an older server's text.
-
-        The dict has `result_checksum` (a Checksum) or `remote_job_written`, and `record_runtime`,
-        `probe_context`, `compilation_context`, `job_validation` (None if not sent). An older
-        server's bare checksum comes out as a Checksum, its remote-job text as that text.
-        """
-        text = body.decode("utf-8", "backslashreplace")
-        if status == 200 and text == CANCELED_TEXT:
-            raise TransformationCanceledError(CANCELED_TEXT)
-        if status == 409 and "cancel" in text.lower():
-            raise TransformationCanceledError(CANCELED_TEXT)
-        if status >= 500:
-            raise TransformationError(text)
-        if status != 200:
-            raise self._refused(f"job {job.checksum}", status, body)
-        if is_checksum(text):
-            return Checksum(text)
-        if _is_remote_job(text):
-            return text
-        answer = json_of(body, dict) or {}
-        result = answer.get("result_checksum")
-        if is_checksum(result):
-            return {
-                "result_checksum": Checksum(result),
-                **{key: answer.get(key) for key in _RECORD_KEYS},
-            }
-        if _is_remote_job(answer.get("remote_job_written")):
-            return {
-                "remote_job_written": answer["remote_job_written"],
-                "record_runtime": answer.get("record_runtime"),
-            }
-        raise AnswerError(
-            f"{self.describe()} answered job {job.checksum} with {quote(body)!r}, "
-            "which is neither a result nor an error"
-        )
 
     async def cancel(self, call: Call, checksum: str) -> bool:
         """Ask the server to cancel a job; True if it had it. ServiceError: it is away."""
@@ -291,7 +314,9 @@ class JobserverClient(Client):
     ) -> tuple[bool, object]:
         """Whether this request has canceled a job, and the job's status."""
         request = Request("POST", f"{endpoint.path}/cancel-transformation/{checksum}")
-        status, body = await self._exchange(call, endpoint, request, lane=CONTROL_LANE, urgent=True)
+        status, body = await self._exchange(
+            call, endpoint, request, lane=CANCEL_LANE, bound=MOST_CANCELLATIONS, urgent=True
+        )
         if status != 200:
             raise self._refused(f"to cancel job {checksum}", status, body)
         answer = json_of(body, dict) or {}
@@ -323,72 +348,3 @@ class JobserverLaunchedClient(JobserverClient):
         Client.__init__(
             self, LaunchedAddress(placement.launch("jobserver", substage=True)), readonly=False
         )
-
-
-class _Watch:
-    """Looks now and then whether the server still works on a job whose answer is awaited."""
-
-    def __init__(self, client: JobserverClient, call: Call, endpoint: Endpoint, job: Job) -> None:
-        self._client = client
-        self._call = call
-        self._endpoint = endpoint
-        self._job = job
-        self._limit = limit = call.settings.read_timeout
-        self._seen = self._running = time.monotonic()
-        interval = (limit or PATIENCE_WITHOUT_TIMEOUT) / 4
-        self._interval = min(LONGEST_WATCH_INTERVAL, max(SHORTEST_WATCH_INTERVAL, interval))
-        if limit is not None:
-            # The answer itself may take longer than its connection may be silent.
-            self._interval = min(self._interval, limit / 2)
-        self.pause = self._interval
-        """Seconds until the next look."""
-
-    async def look(self) -> None:
-        """Ask for the job's status once.
-
-        Raises a ServiceTimeout or ExchangeError if there is no use in waiting for the answer.
-        """
-        endpoint, checksum = self._endpoint, self._job.checksum
-        status = "running"
-        try:
-            status = await self._client.get_status_once(self._call, endpoint, checksum)
-        except (RefusedError, AnswerError) as exc:
-            logger.debug("%s", exc)
-        except ServiceError as exc:
-            self._take_silence(exc)
-            return
-        self._seen = now = time.monotonic()
-        if status == "running":
-            self._running = now
-            self.pause = self._interval
-            return
-        self.pause = min(self._interval, LOST_AFTER / 10)
-        if now - self._running > LOST_AFTER:
-            raise ExchangeError(
-                f"{self._client.describe()} has said for {now - self._running:.0f} s that job "
-                f"{checksum} is {status}, and has not answered its submission"
-            )
-
-    def _take_silence(self, exc: ServiceError) -> None:
-        now = time.monotonic()
-        silent_for = now - self._seen
-        logger.info("%s has not answered for %.0f s: %s", self._endpoint.url, silent_for, exc)
-        if self._limit is not None and silent_for > self._limit:
-            raise ServiceTimeout(
-                f"{self._client.describe()} was silent and unreachable for {silent_for:.0f} s "
-                f"while it had job {self._job.checksum}"
-            )
-        # Nothing is known about the job: the time in which it does not run begins anew.
-        self._running = now
-        self.pause = self._interval
-
-
-_RECORD_KEYS = ("record_runtime", "probe_context", "compilation_context", "job_validation")
-
-
-def _is_remote_job(text: object) -> bool:
-    if not isinstance(text, str):
-        return False
-    from seamless_transformer.remote_job import parse_remote_job_written
-
-    return parse_remote_job_written(text) is not None

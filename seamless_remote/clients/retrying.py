@@ -6,9 +6,10 @@ What happens to a try:
 - it counts: its outcome, or an error that no repetition can change, is the call's.
 - it fails in a way that may pass: another one follows after a pause, `max_tries` in all, unless the
   call's deadline comes first. One that moved on (a download that resumes) is not counted.
-- it is held: the service's circuit is open, or its retry budget is spent. The call looks again and
-  again, without a request, until the trouble has lasted for `PATIENCE`. A call that comes later
-  fails at once, unless a probe is due and it is the one to make it.
+- it is held: the service's circuit is open, its retry budget is spent, or this process lacks what a
+  connection takes. The call looks again and again, until the trouble has lasted for `PATIENCE`. A
+  call that comes later fails at once where a circuit is open, unless a probe is due and it is the
+  one to make it.
 
 A service that has been launched again is a new endpoint: tries count anew, and the first one there
 is no retry. As many endpoints as tries may fail. A launch that fails is a failed try, too, if the
@@ -26,8 +27,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 
 from ..errors import (
-    ConnectError,
     LaunchError,
+    OwnLimitError,
     RefusedError,
     RemoteError,
     ServiceError,
@@ -139,12 +140,18 @@ class Tries(Generic[T]):
                 elif not await self._may_go(endpoint):
                     await self._hold(endpoint)
                     continue
+                is_retry = self._tried_here
                 self._begin_try()
                 before = 0 if self._progress is None else self._progress()
                 try:
                     outcome = await self._attempt(self._call, endpoint, *self._args)
                 except CircuitOpenError:
                     self._tries -= 1
+                except OwnLimitError as exc:
+                    self._tries -= 1
+                    self._tried_here = is_retry
+                    self._last = exc
+                    await self._hold(endpoint)
                 except ServiceError as exc:
                     moved = self._progress is not None and self._progress() > before
                     await self._take_failure(endpoint, exc, moved)
@@ -193,7 +200,6 @@ class Tries(Generic[T]):
         return not self._tried_here or endpoint.budget.take(time.monotonic())
 
     def _begin_try(self) -> None:
-        self._held_since = None
         self._tried_here = True
         self._tries += 1
         if self._tries > 1:
@@ -204,6 +210,7 @@ class Tries(Generic[T]):
         if not retry_policy.is_transient_error(exc):
             raise exc
         self._last = exc
+        self._held_since = None
         self._client.note_failure(endpoint, exc)
         self._failures = 0 if moved else self._failures + 1
         limit = self._call.settings.max_tries
@@ -230,13 +237,13 @@ class Tries(Generic[T]):
             await self._client.ping(self._call, endpoint)
             answered = True
         except (ServiceError, RefusedError) as exc:
-            answered = False
-            if isinstance(exc, ConnectError):
-                self._client.address.lost(endpoint)
+            answered = None if isinstance(exc, OwnLimitError) else False
+            if isinstance(exc, ServiceError):
+                self._client.address.note_failure(endpoint, exc)
         finally:
             if not answered:
                 circuit.probed(time.monotonic(), answered, random.random)
-        return answered
+        return bool(answered)
 
     async def _hold(self, endpoint: Endpoint) -> None:
         """Wait a moment without a request, or raise that there has been enough of it."""
@@ -245,6 +252,8 @@ class Tries(Generic[T]):
             self._held_since = now
         circuit = endpoint.circuit
         if max(circuit.open_for(now), now - self._held_since) >= PATIENCE:
+            if isinstance(self._last, OwnLimitError):
+                raise self._failed(kind=OwnLimitError)
             trouble = (
                 f"it has been failing for {circuit.open_for(now):.0f} s, last with: "
                 f"{circuit.last_failure}; requests to it wait until a ping of it succeeds"
@@ -271,7 +280,8 @@ class Tries(Generic[T]):
         tries = ("was not tried", "failed", f"failed {self._tries} times")[min(self._tries, 2)]
         last = None if self._last is None else f"last: {self._last}"
         causes = "; ".join(cause for cause in (last, trouble) if cause is not None)
-        return kind(
-            f"{self._client.describe()}: {self._what} {tries} in {elapsed:.1f} s; {causes}. "
-            "Is the service running, and can this machine reach it?"
-        )
+        advice = "Is the service running, and can this machine reach it?"
+        if kind is OwnLimitError:
+            advice = "Close what this process does not need, or raise its limit"
+        what = f"{self._client.describe()}: {self._what}"
+        return kind(f"{what} {tries} in {elapsed:.1f} s; {causes}. {advice}")

@@ -181,14 +181,18 @@ class Bound:
         self._return(None, None)
 
     @property
+    def places(self) -> int:
+        """How many may be in flight (0: no bound)."""
+        return 0 if self._places == math.inf else int(self._places)
+
+    @property
     def unused(self) -> bool:
         """Whether nobody holds a place or waits for one."""
         return not (self._taken or self._waiting)
 
     def snapshot(self) -> BoundSnapshot:
         """The bound as plain data."""
-        bound = 0 if self._places == math.inf else int(self._places)
-        return BoundSnapshot(self.name, bound, self._taken, self._waiting)
+        return BoundSnapshot(self.name, self.places, self._taken, self._waiting)
 
     def _return(self, share: Share | None, ticket: Ticket | None) -> None:
         self._returned.append((share, ticket))

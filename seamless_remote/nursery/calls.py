@@ -37,11 +37,13 @@ class Call:
     Background tasks have a plain one. A user's call is a `TrackedCall`.
     """
 
-    __slots__ = ("__weakref__", "loop", "settings", "waits_for")
+    __slots__ = ("__weakref__", "is_long", "loop", "settings", "waits_for")
 
     def __init__(self, loop: Any, settings: Settings) -> None:
         self.loop = loop
         self.settings = settings
+        self.is_long = False
+        """Whether it may take for days: then no grace period is of use to it."""
         self.waits_for: object = None
         """Anything whose text says it; only a snapshot makes that text."""
 
@@ -64,6 +66,7 @@ class TrackedCall(Call):
         # Not by `super()`: this is made for each call.
         self.loop = loop
         self.settings = settings
+        self.is_long = False
         self.waits_for = None
         self.what = what
         self.thread = threading.get_ident()
@@ -96,13 +99,13 @@ class TrackedCall(Call):
     def end_within(self, seconds: float) -> None:
         """Cancel it in so many seconds, unless it is done by then, or is cancelled sooner.
 
-        From any thread.
+        A long one is cancelled at once. From any thread.
         """
         self._ending = True
 
         def set_deadline() -> None:
             if self._calls.has(self):
-                self._deadline.set(seconds)
+                self._deadline.set(0.0 if self.is_long else seconds)
 
         with suppress(LoopEndedError):  # it can never go on
             post(self.loop, set_deadline)

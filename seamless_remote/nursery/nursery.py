@@ -41,6 +41,8 @@ class Owner(Protocol):
     @property
     def limiter(self) -> Bound: ...
     @property
+    def jobs(self) -> Bound: ...
+    @property
     def resources(self) -> Sequence[Resource]: ...
 
     def services_for(self, nursery: RemoteNursery) -> Sequence[Service] | None:
@@ -234,6 +236,7 @@ class RemoteNursery:
                 for each in running
             ),
             limiter=owner.limiter.snapshot(),
+            jobs=owner.jobs.snapshot(),
             tasks=tuple(task.snapshot() for task in list(self._tasks)),
             connections=tuple(pool for resource in owner.resources for pool in resource.snapshot()),
         )

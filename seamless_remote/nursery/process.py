@@ -27,6 +27,10 @@ from .shared_work import SharedWork
 
 logger = logging.getLogger(__name__)
 
+WORKERS_PATIENCE = 2.0
+"""Seconds after which `close()` does not wait for worker threads any more: one may be launching a
+service, which takes longer if that does not start."""
+
 
 class Process:
     """What this process holds. The lock guards every change, and is never held over a wait."""
@@ -44,6 +48,7 @@ class Process:
         self.resources: list[Resource] = []
         self.calls = Calls()
         self.limiter = Bound(Settings().database_max_inflight, "database limiter")
+        self.jobs = Bound(0, "jobs")
         self.shared = SharedWork()
         self.workers: set[threading.Thread] = set()
         self.resting = False
@@ -98,9 +103,9 @@ async def open_nursery(settings: Settings | None = None) -> AsyncIterator[Remote
     """Open the process's remote nursery in the running loop (asyncio or trio).
 
     It takes the services over from a hosted nursery, without a pause, and touches no call. Leaving
-    the block gives the calls of this loop a grace period, then cancels them (their callers get a
-    NurseryClosedError). Those of other loops go on, on a hosted nursery. If there are none, all
-    idle connections are closed. A cancellation of the block waits for that too.
+    the block gives the calls of this loop a grace period, jobs apart, then cancels them (their
+    callers get a NurseryClosedError). Those of other loops go on, on a hosted nursery. If there are
+    none, all idle connections are closed. A cancellation of the block waits for that too.
 
     Args:
         settings: what is in force while it is open; the environment's by default.
@@ -181,8 +186,9 @@ def close() -> None:
     """Give up everything that the clients hold: calls, connections, pings, the thread.
 
     From any thread; safe to repeat, and with nothing open. `seamless.close()` calls this after it
-    has marked Seamless closed. The calls under way, in whatever loops, get the grace period; then
-    they are cancelled, and their callers get a NurseryClosedError. The calling thread waits for
+    has marked Seamless closed. Jobs are cancelled at once, and canceled at their servers, which
+    takes a second at most. The other calls under way, in whatever loops, get the grace period
+    before they are cancelled. Their callers get a NurseryClosedError. The calling thread waits for
     that, but not for calls of a loop that it runs itself, or of one that has stopped: those end
     when that loop turns again.
 
@@ -191,6 +197,7 @@ def close() -> None:
     """
     process = _process
     grace = settings().grace_period
+    started = time.monotonic()
     with process.lock:
         hosted = list(process.hosted)
         nursery = process.nursery
@@ -207,9 +214,8 @@ def close() -> None:
         thread.join()
     _let_go_unless_attended()
     if not process.exiting:
-        deadline = time.monotonic() + grace
         for worker in workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
+            worker.join(max(0.0, started + WORKERS_PATIENCE - time.monotonic()))
 
 
 def _make_current(nursery: RemoteNursery) -> None:

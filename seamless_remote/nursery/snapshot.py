@@ -26,8 +26,9 @@ class ServiceSnapshot:
 class NurserySnapshot:
     """The remote nursery: `hosted` on a thread of its own, or opened by a host.
 
-    `calls` are those of the whole process, the oldest first. `connections` holds a dataclass for
-    each pool: where it leads, and how many connections it has.
+    `calls` are those of the whole process, the oldest first. `limiter` is the bound on database
+    requests, `jobs` the one on jobs. `connections` holds a dataclass for each pool: where it leads,
+    and how many connections it has.
     """
 
     backend: str
@@ -36,6 +37,7 @@ class NurserySnapshot:
     calls: tuple[CallSnapshot, ...]
     services: tuple[ServiceSnapshot, ...]
     limiter: BoundSnapshot
+    jobs: BoundSnapshot
     tasks: tuple[TaskSnapshot, ...]
     connections: tuple[Any, ...]
 

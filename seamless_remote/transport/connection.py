@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 from ..errors import ConnectError, ExchangeError, ProtocolError, ServiceError, ServiceTimeout
 from ..nursery.bound import Share
 from .messages import Headers, Request, Response, Stage
+from .own_limits import connect_error
 from .parsing import SMALL_BODY, AnswerParser
 from .poller import Received
 from .readiness import Readiness, SilenceError, Step, readiness_in
@@ -337,8 +338,9 @@ class Connection:
             )
         if isinstance(failure, OSError) and not isinstance(failure, ServiceError):
             # The loop cannot wait for it: no descriptor, or no memory, is left for that.
-            kind = ConnectError if self.state is State.IDLE else ExchangeError
-            return kind(f"{self._what()}: {failure.strerror or failure}")
+            if self.state is State.IDLE:
+                return connect_error(self._what(), failure)
+            return ExchangeError(f"{self._what()}: {failure.strerror or failure}")
         if not isinstance(failure, BrokenConnectionError):
             return None
         if self._parser.begun:

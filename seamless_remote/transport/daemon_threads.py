@@ -7,6 +7,7 @@ asyncio's hold up interpreter exit until the work returns.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -71,7 +72,7 @@ class SharedThreads(Generic[K, T]):
                 # After a KeyboardInterrupt the thread may run all the same; the first outcome wins.
                 # At interpreter exit, or at the limit of threads, this is a RuntimeError.
                 text = f"no thread could be started: {exc!r}"
-                self._end(key, mine, _Failure(socket.gaierror, (socket.EAI_AGAIN, text)))
+                self._end(key, mine, _Failure(socket.gaierror, (errno.EAGAIN, text)))
                 if not isinstance(exc, RuntimeError):
                     raise
         return call

@@ -52,7 +52,12 @@ def _resolved(name: tuple[str, int]) -> list[Address]:
 
 
 def _addresses(host: str, port: int, flags: int) -> list[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror:
+        # To a resolver, a lack of descriptors is a name server that cannot be reached.
+        socket.socket().close()
+        raise
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 

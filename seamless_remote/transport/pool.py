@@ -18,6 +18,7 @@ from ..settings import Settings
 from .connection import ClosedBeforeAnswerError, Connection, State
 from .dialing import dial
 from .messages import Request, Response, Stage
+from .own_limits import connect_error
 from .proxy import open_tunnel
 from .socket_io import SocketIO, Traffic
 from .tls import handshake
@@ -190,8 +191,7 @@ class Pool:
             try:
                 sock = await _connected(origin, settings.proxy)
             except OSError as exc:
-                text = exc.strerror or str(exc) or type(exc).__name__
-                raise ConnectError(f"cannot connect to {origin}: {text}") from exc
+                raise connect_error(f"cannot connect to {origin}", exc) from exc
         if limit.expired:
             raise ConnectError(
                 f"cannot connect to {origin}: no connection within {settings.connect_timeout:g} s"

@@ -28,7 +28,7 @@ from seamless_remote import (
     TransformationError,
     jobserver_remote,
 )
-from seamless_remote.clients import jobserver
+from seamless_remote.clients import job_watch
 from seamless_remote.clients.connections import connections
 from seamless_remote.clients.health import Health
 from seamless_remote.clients.jobserver import JOBS_LANE
@@ -89,8 +89,8 @@ async def run_a_job() -> Any:
 
 @pytest.fixture
 def quickly_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobserver, "LOST_AFTER", 0.3)
-    monkeypatch.setattr(jobserver, "LONGEST_WATCH_INTERVAL", 0.05)
+    monkeypatch.setattr(job_watch, "LOST_AFTER", 0.3)
+    monkeypatch.setattr(job_watch, "LONGEST_WATCH_INTERVAL", 0.05)
 
 
 @pytest.mark.usefixtures("quickly_lost")
