@@ -46,6 +46,7 @@ class MadeUpService:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = False
+            request_queue_size = 128  # as aiohttp's servers have it
             block_on_close = True
 
             def handle_error(self, *_: Any) -> None:

@@ -350,7 +350,12 @@ class Client:
 
 def quote(body: bytes) -> str:
     """A service's words as they stand in an error message."""
-    text = body.decode("utf-8", "backslashreplace").strip()
+    return shortened(body.decode("utf-8", "backslashreplace"))
+
+
+def shortened(text: str) -> str:
+    """A service's text as it stands in an error message."""
+    text = text.strip()
     return text if len(text) <= QUOTED_TEXT else f"{text[:QUOTED_TEXT]}..."
 
 

@@ -17,7 +17,7 @@ from ..errors import (
 )
 from ..transport.messages import Response
 from .answers import json_of
-from .base import ANSWER_LIMIT, quote
+from .base import ANSWER_LIMIT, quote, shortened
 
 TEXT_LIMIT = 4 * 1024 * 1024
 """The longest error text, in bytes, that is kept whole; of a longer one, both ends are."""
@@ -55,12 +55,11 @@ async def read_answer(response: Response, what: str, server: str) -> Any:
     """
     status = response.status
     if status in GATEWAY_STATUSES:
-        raise ExchangeError(f"a gateway answered {status}: {quote(await _ends(response))}")
+        raise ExchangeError(f"a gateway answered {status}: {shortened(await _ends(response))}")
     if status >= 500:
-        raise TransformationError((await _ends(response)).decode("utf-8", "backslashreplace"))
+        raise TransformationError(await _ends(response))
     if status != 200:
-        body = await _ends(response)
-        text = quote(body)
+        text = shortened(await _ends(response))
         if status == 409 and "cancel" in text.lower():
             raise TransformationCanceledError(CANCELED_TEXT)
         raise RefusedError(
@@ -76,7 +75,7 @@ def result_of(checksum: Checksum) -> dict[str, Any]:
 
 
 def _result(body: bytes, what: str, server: str) -> Any:
-    text = body.decode("utf-8", "backslashreplace")
+    text = _text(body)
     if text == CANCELED_TEXT:
         raise TransformationCanceledError(CANCELED_TEXT)
     if is_checksum(text):
@@ -114,8 +113,8 @@ async def _whole(response: Response, what: str, server: str) -> bytes:
     return bytes(body)
 
 
-async def _ends(response: Response) -> bytes:
-    """The body of an answer whose status says enough: whole, or both ends of a long one.
+async def _ends(response: Response) -> str:
+    """The text of an answer whose status says enough: whole, or both ends of a long one.
 
     If it breaks off, what has come.
     """
@@ -123,22 +122,24 @@ async def _ends(response: Response) -> bytes:
     room = memoryview(bytearray(_PIECE))
     note = ""
     try:
-        while count := await response.fill(room):
+        while left_out < READ_LIMIT and (count := await response.fill(room)):
             kept += room[:count]
-            if len(kept) > 2 * TEXT_LIMIT:
+            if len(kept) > TEXT_LIMIT + half:  # seldom: it moves half of the text
                 left_out += len(kept) - TEXT_LIMIT
                 del kept[half : len(kept) - half]
-            if left_out > READ_LIMIT:
-                note = "\n[the text goes on; the rest was not read]"
-                break
+        if left_out >= READ_LIMIT:
+            note = "\n[the text goes on; the rest was not read]"
     except ExchangeError as exc:
         note = f"\n[the rest of this text was lost: {exc}]"
-    if len(kept) > TEXT_LIMIT:
+    if left_out or len(kept) > TEXT_LIMIT:
         left_out += len(kept) - TEXT_LIMIT
-        del kept[half : len(kept) - half]
-    if left_out:
-        kept[half:half] = f"\n[{left_out} bytes of this text are left out here]\n".encode()
-    return bytes(kept) + note.encode()
+        beginning, end = _text(kept[:half]), _text(kept[-half:])
+        return f"{beginning}\n[{left_out} bytes of this text are left out here]\n{end}{note}"
+    return _text(kept) + note
+
+
+def _text(content: bytes | bytearray) -> str:
+    return content.decode("utf-8", "backslashreplace")
 
 
 def _is_remote_job(text: object) -> bool:

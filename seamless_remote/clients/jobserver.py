@@ -67,7 +67,7 @@ MOST_CANCELLATIONS = 100
 """Cancel requests at once to one server: what a listening socket holds while the server stalls."""
 
 CANCEL_TIMEOUT = 4.0
-ENDING_CANCEL_TIMEOUT = 1.0
+ENDING_CANCEL_TIMEOUT = 1.5
 """Seconds that a cancelled caller waits at most for its cancel request, and one that is cancelled
 because the clients are closed."""
 

@@ -187,7 +187,7 @@ def close() -> None:
 
     From any thread; safe to repeat, and with nothing open. `seamless.close()` calls this after it
     has marked Seamless closed. Jobs are cancelled at once, and canceled at their servers, which
-    takes a second at most. The other calls under way, in whatever loops, get the grace period
+    takes two seconds at most. The other calls under way, in whatever loops, get the grace period
     before they are cancelled. Their callers get a NurseryClosedError. The calling thread waits for
     that, but not for calls of a loop that it runs itself, or of one that has stopped: those end
     when that loop turns again.

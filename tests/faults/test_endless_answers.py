@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from fault_proxy import FaultProxy
 from malformed_answers import gzip_zeros, whole, zstd_zeros
 from malformed_contents import WITHOUT_END
+from memory import forget_peak, peak
 from nursery_runs import BACKENDS, in_nursery
 from played_answers import End, PlayedAnswer
 from request_kinds import KINDS, checksum_of, fresh_content, use
@@ -59,11 +59,11 @@ def test_an_answer_without_end_takes_bounded_memory(
     async def body() -> None:
         use(kind.module, proxy.url)
         call = await kind.prepare()
-        before = _forget_peak()
+        before = forget_peak()
         # The question how long a buffer is, is answered by the real service.
         with proxy.play(answer, "GET /[0-9a-f]{64} " if is_buffer else ""):
             await _is_bad(call, kind.nothing_known)
-        assert _peak() - before < MAY_TAKE
+        assert peak() - before < MAY_TAKE
         assert kind.right(await call())
 
     backend = BACKENDS[(ASKED.index(name) + WITHOUT_END.index(answer)) % 2]
@@ -120,9 +120,9 @@ def test_a_file_that_inflates_to_gigabytes_takes_bounded_memory(
         ):
             buffer_remote.define_extern_client(name, type_, **where)
         buffer_remote.activate(no_main=True, extern_clients=["folder", "server"])
-        before = _forget_peak()
+        before = forget_peak()
         buffer = await buffer_remote.get_buffer(checksum)
-        assert _peak() - before < MAY_TAKE
+        assert peak() - before < MAY_TAKE
         assert buffer is not None
         assert buffer.content == content
 
@@ -150,9 +150,9 @@ def test_a_length_that_is_a_lie_takes_no_memory(
         with proxy.play(lie, "GET /[0-9a-f]{64} "), pytest.raises(ServiceError):
             await buffer_remote.get_buffer(Checksum(checksum_of(fresh_content()).hex()))
 
-    before = _forget_peak()
+    before = forget_peak()
     in_nursery(backend, UNHURRIED, body)
-    assert _peak() - before < MAY_TAKE
+    assert peak() - before < MAY_TAKE
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -197,15 +197,3 @@ async def _is_bad(call: Callable[[], Any], nothing_known: tuple[Any, ...]) -> No
     except RemoteError:
         return
     assert any(outcome is each for each in nothing_known)
-
-
-def _forget_peak() -> int:
-    """The memory in use; from here on `_peak` counts anew (see proc(5), `clear_refs`)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> int:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
