@@ -232,8 +232,8 @@ class Client:
     ) -> tuple[int, bytes]:
         """Send a request and read its answer whole: status (below 400, or 4xx) and body.
 
-        Raises TransientRefusal for a status that asks to try again, ProtocolError for a body of
-        more than `limit` bytes.
+        Raises TransientRefusal for a status that asks to try again, OverlongAnswerError for a body
+        of more than `limit` bytes.
         """
         started = time.perf_counter()
         sent = received = 0

@@ -8,7 +8,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 
 from ..errors import ConnectError, ExchangeError, ServiceError
-from ..transport.messages import Headers
+from ..transport.messages import Headers, OverlongAnswerError
 
 # RFC 9110, 15.5.9; RFC 8470; RFC 6585: the 4xx that ask for a later try.
 _TRANSIENT_REFUSALS = frozenset((408, 425, 429))
@@ -39,9 +39,11 @@ def is_transient_status(status: int) -> bool:
 def is_transient_error(exc: BaseException) -> bool:
     """Whether `exc` is a failure of reaching a server, which may pass.
 
-    That includes ProtocolError: a server that ends in mid-answer looks like one.
+    That includes ProtocolError: a server that ends in mid-answer looks like one. An answer that is
+    too long is so the next time as well.
     """
-    return isinstance(exc, (ConnectError, ExchangeError, TransientRefusal))
+    may_pass = isinstance(exc, (ConnectError, ExchangeError, TransientRefusal))
+    return may_pass and not isinstance(exc, OverlongAnswerError)
 
 
 def retry_after_seconds(headers: Headers, now: float) -> float | None:

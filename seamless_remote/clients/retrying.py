@@ -36,6 +36,7 @@ from ..errors import (
 )
 from ..nursery.calls import Call
 from ..nursery.deadline import TimeLimit
+from ..transport.messages import OverlongAnswerError
 from . import retry_policy
 from .circuit import CircuitOpenError
 from .counters import Counters
@@ -207,10 +208,12 @@ class Tries(Generic[T]):
 
     async def _take_failure(self, endpoint: Endpoint, exc: ServiceError, moved: bool) -> None:
         """Wait for the time of the next try, or raise what there is to say about the last one."""
-        if not retry_policy.is_transient_error(exc):
-            raise exc
         self._last = exc
         self._held_since = None
+        if isinstance(exc, OverlongAnswerError):
+            raise self._failed(advice="Such an answer is not asked for again") from exc
+        if not retry_policy.is_transient_error(exc):
+            raise exc
         self._client.note_failure(endpoint, exc)
         self._failures = 0 if moved else self._failures + 1
         limit = self._call.settings.max_tries
@@ -253,7 +256,8 @@ class Tries(Generic[T]):
         circuit = endpoint.circuit
         if max(circuit.open_for(now), now - self._held_since) >= PATIENCE:
             if isinstance(self._last, OwnLimitError):
-                raise self._failed(kind=OwnLimitError)
+                advice = "Close what this process does not need, or raise its limit"
+                raise self._failed(kind=OwnLimitError, advice=advice)
             trouble = (
                 f"it has been failing for {circuit.open_for(now):.0f} s, last with: "
                 f"{circuit.last_failure}; requests to it wait until a ping of it succeeds"
@@ -274,14 +278,14 @@ class Tries(Generic[T]):
         await anyio.sleep(seconds)
 
     def _failed(
-        self, trouble: str | None = None, kind: type[ServiceError] = ServiceError
+        self,
+        trouble: str | None = None,
+        kind: type[ServiceError] = ServiceError,
+        advice: str = "Is the service running, and can this machine reach it?",
     ) -> ServiceError:
         elapsed = time.monotonic() - self._started
         tries = ("was not tried", "failed", f"failed {self._tries} times")[min(self._tries, 2)]
         last = None if self._last is None else f"last: {self._last}"
         causes = "; ".join(cause for cause in (last, trouble) if cause is not None)
-        advice = "Is the service running, and can this machine reach it?"
-        if kind is OwnLimitError:
-            advice = "Close what this process does not need, or raise its limit"
         what = f"{self._client.describe()}: {self._what}"
         return kind(f"{what} {tries} in {elapsed:.1f} s; {causes}. {advice}")

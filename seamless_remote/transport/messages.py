@@ -18,6 +18,10 @@ _READ = 262144
 _BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))
 
 
+class OverlongAnswerError(ProtocolError):
+    """The body of an answer is longer than whoever reads it takes."""
+
+
 class Stage(enum.Enum):
     """How far a request has come; the values are what it waits for."""
 
@@ -206,8 +210,8 @@ class Response:
     async def read(self, limit: int) -> bytes:
         """The whole body, as sent (not decoded).
 
-        More than `limit` bytes is a ProtocolError; a broken connection an ExchangeError; silence
-        for longer than the request's read timeout a ServiceTimeout.
+        More than `limit` bytes is an OverlongAnswerError; a broken connection an ExchangeError;
+        silence for longer than the request's read timeout a ServiceTimeout.
         """
         announced = self.content_length or 0
         if self._source is None:
@@ -263,8 +267,8 @@ class Response:
         self.abandon()
 
     @staticmethod
-    def _too_long(limit: int) -> ProtocolError:
-        return ProtocolError(f"the answer's body is longer than {limit} bytes")
+    def _too_long(limit: int) -> OverlongAnswerError:
+        return OverlongAnswerError(f"the answer's body is longer than {limit} bytes")
 
 
 class _BrokenSource:

@@ -12,6 +12,7 @@ import anyio
 import anyio.from_thread
 import pytest
 from fault_proxy import FaultProxy
+from made_up_service import Answer, MadeUpService
 from malformed_answers import gzip_zeros, whole, zstd_zeros
 from malformed_contents import WITHOUT_END
 from memory import forget_peak, peak
@@ -21,7 +22,8 @@ from request_kinds import KINDS, checksum_of, fresh_content, use
 from seamless import Buffer, Checksum
 from services import Service
 
-from seamless_remote import Settings, buffer_remote
+from seamless_remote import Settings, buffer_remote, database_remote
+from seamless_remote.clients.base import ANSWER_LIMIT
 from seamless_remote.errors import RemoteError, ServiceError
 
 MAY_TAKE = 250_000_000
@@ -94,6 +96,24 @@ def test_a_list_far_longer_than_what_was_asked_for_is_not_read_to_its_end(
 
     in_nursery(backend, UNHURRIED, body)
     tried(f"get_buffer_lengths: {answer.name}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_record_that_is_too_long_is_asked_for_once(
+    backend: str,
+    fresh_remote: None,
+    made_up: Callable[[Answer], MadeUpService],
+) -> None:
+    record = b'{"text": "' + b"x" * ANSWER_LIMIT + b'"}'
+    service = made_up(lambda method, path, body: (200, b"OK" if path != "/" else record))
+
+    async def body() -> None:
+        use(database_remote, service.url)
+        with pytest.raises(ServiceError, match=f"longer than {ANSWER_LIMIT} bytes"):
+            await database_remote.get_execution_record(checksum_of(fresh_content()))
+        assert len([path for _, path, _ in service.requests if path == "/"]) == 1
+
+    in_nursery(backend, Settings(total_timeout=60.0, grace_period=0.5), body)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
