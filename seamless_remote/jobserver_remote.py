@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -251,39 +252,43 @@ async def _run_in_turn(call: Call, clients: Sequence[JobserverClient], job: Job)
 
 
 async def _run_somewhere(call: Call, clients: Sequence[JobserverClient], job: Job) -> Any:
-    """Run a job at the first server that takes it; those that cannot be reached are passed over.
-
-    A server that was launched before and cannot be launched now is given `PATIENCE` to come back.
-    Where a server is well and has no room, or this process lacks a descriptor that another job will
-    give back, the job waits.
-    """
+    """Run a job at the first server that takes it; those that cannot be reached are passed over."""
     started = time.monotonic()
     failure: ServiceError
     for round_ in itertools.count(1):
-        patience, has_room = 0.0, True
+        patience = 0.0
         for client in sorted(clients, key=_by_load):
             try:
                 return await client.run(call, job)
-            except (NoRoomError, OwnLimitError) as exc:
-                failure, has_room = exc, False
             except (ConnectError, LaunchError) as exc:
-                if isinstance(exc, LaunchError):
-                    if not client.address.has_run:
-                        raise
-                    patience = PATIENCE
+                if isinstance(exc, LaunchError) and not client.address.has_run:
+                    raise
                 failure = exc
-                client.health.failure(exc)
-                logger.info("%s cannot be reached: %s", client.describe(), exc)
-        lasted = time.monotonic() - started
-        if isinstance(failure, OwnLimitError) and this_process().jobs.snapshot().in_flight <= 1:
-            # Nothing of ours will give back what is lacking.
-            has_room = lasted >= PATIENCE
-        if has_room and round_ >= call.settings.max_tries and lasted >= patience:
+                patience = max(patience, _patience_after(exc))
+                if not isinstance(exc, (NoRoomError, OwnLimitError)):
+                    client.health.failure(exc)
+                logger.info("%s does not get job %s: %s", client.describe(), job.checksum, exc)
+        if round_ >= call.settings.max_tries and time.monotonic() - started >= patience:
             break
         call.waits_for = f"the next try to reach a jobserver: {failure}"
         await anyio.sleep(retry_policy.pause(round_, random.random, cap=LONGEST_PAUSE))
     tried = ", ".join(client.describe() for client in clients)
+    what = f"no jobserver takes job {job.checksum}: {tried}, tried {round_} times each"
+    if isinstance(failure, OwnLimitError):
+        raise OwnLimitError(f"{what}; last: {failure}. Close what is not needed") from failure
     raise ServiceError(
-        f"no jobserver takes job {job.checksum}: {tried}, tried {round_} times each; "
-        f"last: {failure}. Is the service running, and can this machine reach it?"
+        f"{what}; last: {failure}. Is the service running, and can this machine reach it?"
     ) from failure
+
+
+def _patience_after(failure: ServiceError) -> float:
+    """For how many seconds a job that was not sent is worth further rounds, whatever their number.
+
+    A server that is well makes room some time, and other jobs give back what this process lacks. A
+    server that was there before may come back.
+    """
+    if isinstance(failure, OwnLimitError):
+        return math.inf if this_process().jobs.snapshot().in_flight > 1 else PATIENCE
+    if isinstance(failure, NoRoomError):
+        return math.inf
+    return PATIENCE if isinstance(failure, LaunchError) else 0.0

@@ -33,8 +33,8 @@ class MadeUpJobserver:
         self.most_at_once = 0
         self._running: dict[str, threading.Event] = {}
         self._answer = answer
-        self._service = MadeUpService(self._serve)
-        self.url = self._service.url
+        self.service = MadeUpService(self._serve)
+        self.url = self.service.url
         name = f"made-up-{next(_numbers)}"
         jobserver_remote.define_extern_client(name, "jobserver", url=self.url)
         jobserver_remote.activate(no_main=True, extern_clients=[name])
@@ -45,7 +45,7 @@ class MadeUpJobserver:
 
     def close(self) -> None:
         self.let_go.set()
-        self._service.close()
+        self.service.close()
 
     def _serve(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         if path == "/run-transformation":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -54,6 +54,23 @@ class MadeUpService:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._accept()
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """Let nobody in who is not in already: further connections do not come about."""
+        self._server.shutdown()
+        self._thread.join()
+        with contextlib.ExitStack() as waiting:
+            # More than the kernel lets wait, so that those who come now are not even heard.
+            for _ in range(2 * self._server.request_queue_size):
+                one = waiting.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(self._server.server_address)
+            yield
+        self._accept()
+
+    def _accept(self) -> None:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 
