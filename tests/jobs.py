@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registering import Source, url_of
 from seamless import Buffer, Checksum
 from services import Service
 
@@ -86,10 +87,10 @@ def runs(folder: Path) -> int:
     return len(list(folder.glob("ran-*")))
 
 
-def use(hashserver: Service, database: Service, *jobserver_urls: str) -> None:
+def use(hashserver: Source, database: Source, *jobserver_urls: str) -> None:
     """Activate clients of running services."""
-    buffer_remote.define_extern_client("h", "hashserver", url=hashserver.url, readonly=False)
-    database_remote.define_extern_client("d", "database", url=database.url, readonly=False)
+    buffer_remote.define_extern_client("h", "hashserver", url=url_of(hashserver), readonly=False)
+    database_remote.define_extern_client("d", "database", url=url_of(database), readonly=False)
     names = [f"j{number}" for number in range(len(jobserver_urls))]
     for name, url in zip(names, jobserver_urls, strict=True):
         jobserver_remote.define_extern_client(name, "jobserver", url=url)
