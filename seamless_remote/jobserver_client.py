@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .clients.jobserver import JobserverClient, JobserverLaunchedClient
+from .clients.jobserver import JobserverClient
+from .clients.launched_jobserver import JobserverLaunchedClient
 
 __all__ = ["JobserverClient", "JobserverLaunchedClient"]

@@ -25,7 +25,8 @@ from .checksums import checksum_hex
 from .clients import retry_policy
 from .clients.health import Health
 from .clients.job_places import job_places
-from .clients.jobserver import Job, JobserverClient, JobserverLaunchedClient, NoRoomError
+from .clients.jobserver import Job, JobserverClient, NoRoomError
+from .clients.launched_jobserver import JobserverLaunchedClient
 from .clients.retrying import PATIENCE
 from .errors import ConnectError, LaunchError, OwnLimitError, RemoteError, ServiceError
 from .launching.placement import Placement

@@ -29,19 +29,36 @@ LOST_AFTER = 10.0
 """Seconds for which the server has to say that a job does not run before it counts as lost."""
 
 
+Doubt = Callable[[], Awaitable[float]]
+"""For how many seconds there has been reason to doubt that a job runs, though its server says so.
+It raises what is the matter when that is certain."""
+
+
+async def no_doubt() -> float:
+    """There is nothing to know but what the server says."""
+    return 0.0
+
+
 class JobWatch:
     """Follows one job at one server, which `server` and `job` name.
 
-    `ask` asks the server for the job's status, once. `limit` is the read timeout in seconds (None:
-    none): for so long, the server may be silent and unreachable.
+    `ask` asks the server for the job's status, once; `doubt` is asked where that is `running`.
+    `limit` is the read timeout in seconds (None: none): for so long, the server may be silent and
+    unreachable.
     """
 
     def __init__(
-        self, server: str, job: str, ask: Callable[[], Awaitable[str]], limit: float | None
+        self,
+        server: str,
+        job: str,
+        ask: Callable[[], Awaitable[str]],
+        doubt: Doubt,
+        limit: float | None,
     ) -> None:
         self._server = server
         self._job = job
         self._ask = ask
+        self._doubt = doubt
         self._limit = limit
         self._seen = self._running = time.monotonic()
         interval = (limit or PATIENCE_WITHOUT_TIMEOUT) / 4
@@ -55,7 +72,8 @@ class JobWatch:
     async def look(self) -> None:
         """Ask for the job's status once.
 
-        Raises a ServiceTimeout or ExchangeError if there is no use in waiting for the answer.
+        Raises a ServiceTimeout or ExchangeError if there is no use in waiting for the answer, and
+        what `doubt` raises.
         """
         status = "running"
         try:
@@ -69,6 +87,8 @@ class JobWatch:
         if status == "running":
             self._running = now
             self.pause = self._interval
+            if await self._doubt():
+                self.pause = min(self._interval, LOST_AFTER / 10)
             return
         self.pause = min(self._interval, LOST_AFTER / 10)
         if now - self._running > LOST_AFTER:

@@ -40,19 +40,20 @@ from ..errors import (
     TransformationCanceledError,
     TransformationError,
 )
-from ..launching.placement import Placement
 from ..nursery.calls import Call
 from ..nursery.deadline import TimeLimit
 from ..transport.messages import Request, Stage
 from .answers import json_of
 from .base import CONTROL_LANE, Client, quote
-from .endpoint import Endpoint, KnownAddress, LaunchedAddress
+from .endpoint import Endpoint, KnownAddress
 from .job_answers import CANCELED_TEXT, read_answer, result_of
 from .job_watch import (
     LONGEST_WATCH_INTERVAL,
     PATIENCE_WITHOUT_TIMEOUT,
     SHORTEST_WATCH_INTERVAL,
+    Doubt,
     JobWatch,
+    no_doubt,
 )
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,16 @@ class JobserverClient(Client):
     def __init__(self, *, url: str) -> None:
         """ValueError for a malformed `url`."""
         super().__init__(KnownAddress(url), readonly=False)
+
+    # What more there is to know of a server on this machine.
+
+    async def _logged_result(self, endpoint: Endpoint, job: Job) -> Checksum | None:
+        """The result of a job that ended well, as the server's own log has it."""
+        return None
+
+    def _doubt(self, call: Call, endpoint: Endpoint, job: Job) -> Doubt:
+        """What doubts a server that calls a job running, from now on (see `JobWatch`)."""
+        return no_doubt
 
     async def run(self, call: Call, job: Job) -> Any:
         """Run a job and give its result, as `read_answer` does.
@@ -188,7 +199,9 @@ class JobserverClient(Client):
         def ask() -> Awaitable[str]:
             return self.get_status_once(call, endpoint, job.checksum)
 
-        watch = JobWatch(self.describe(), job.checksum, ask, call.settings.read_timeout)
+        doubt = self._doubt(call, endpoint, job)
+        name, timeout = self.describe(), call.settings.read_timeout
+        watch = JobWatch(name, job.checksum, ask, doubt, timeout)
         try:
             response = await self._send(
                 call, endpoint, request, lane=JOBS_LANE, bound=0, urgent=True, patience=watch.pause
@@ -201,7 +214,7 @@ class JobserverClient(Client):
                 call.waits_for = request
                 await response.arrive(watch.pause)
             self.counters.receive(response.content_length or 0)
-            return await read_answer(response, f"job {job.checksum}", self.describe())
+            return await read_answer(response, f"job {job.checksum}", name)
 
     async def _take_unsent(self, call: Call, endpoint: Endpoint, exc: ConnectError) -> None:
         """Find out what a connection that did not come about means. NoRoomError: no harm.
@@ -221,7 +234,7 @@ class JobserverClient(Client):
     async def _recovered(self, call: Call, endpoint: Endpoint, job: Job) -> Checksum | None:
         """The result of a lost job, if it can be found; None: it cannot."""
         call.waits_for = "a look for the result of a job whose answer was lost"
-        found = await job.recover(None)
+        found = await job.recover(await self._logged_result(endpoint, job))
         if found is not None:
             logger.warning(
                 "the answer to job %s was lost; its result, %s, was found", job.checksum, found
@@ -337,14 +350,4 @@ class JobserverClient(Client):
             f"{self.describe()}: the fate of job {job.checksum} is unknown: its "
             f"submission was lost ({last}). It may still be running there; once the server is "
             "back, submit it again"
-        )
-
-
-class JobserverLaunchedClient(JobserverClient):
-    """A jobserver that is launched on demand, after the hashserver and database that it uses."""
-
-    def __init__(self, placement: Placement) -> None:
-        self.placement = placement
-        Client.__init__(
-            self, LaunchedAddress(placement.launch("jobserver", substage=True)), readonly=False
         )

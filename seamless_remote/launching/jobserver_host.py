@@ -1,0 +1,105 @@
+"""A jobserver that was launched on this machine, seen from outside: its log and its processes.
+
+It tells less than it knows: a job whose connection was lost has its result in the log only, and a
+job whose worker process has died is `running` for ever (seamless-jobserver 0.3.0, on the workers of
+seamless-transformer 0.6).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .launch import Launched
+from .status_file import StatusFile
+
+logger = logging.getLogger(__name__)
+
+_RECEIVED = re.compile(rb"\[jobserver\] Received transformation ([0-9a-f]{64})\s*\Z")
+_COMPLETED = re.compile(
+    rb"\[jobserver\] Completed transformation ([0-9a-f]{64}) -> ([0-9a-f]{64})\s*\Z"
+)
+
+_LONGEST_LINE = 65536
+"""Bytes of a line that are looked at: jobs print what they like to the same file."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobserverHost:
+    """`log` is the server's own log, `pid` its process, `workers` how many it was launched with (0:
+    unknown)."""
+
+    log: Path
+    pid: int
+    workers: int
+
+    @classmethod
+    def of(cls, launched: Launched) -> JobserverHost | None:
+        """None for a server on another machine, and for one that is not there any more."""
+        status_file = StatusFile.of(launched.launch_dict)
+        running = None if status_file is None else status_file.running()
+        if status_file is None or running is None or running.port != launched.port:
+            return None
+        workers = launched.launch_dict.get("workers")
+        return cls(
+            status_file.path.with_suffix(".log"),
+            running.pid,
+            workers if isinstance(workers, int) else 0,
+        )
+
+    def result_of(self, job: str) -> str | None:
+        """The checksum of a job's result, if the log has it. Blocks: it reads the whole log."""
+        found = None
+        for line in self._lines():
+            match = _COMPLETED.match(line)
+            if match is not None and match[1].decode() == job:
+                found = match[2].decode()
+        return found
+
+    def unfinished(self) -> list[str]:
+        """The jobs that were received and did not end well: they run, or have failed. Blocks."""
+        jobs: dict[str, None] = {}
+        for line in self._lines():
+            if match := _RECEIVED.match(line):
+                jobs[match[1].decode()] = None
+            elif match := _COMPLETED.match(line):
+                jobs.pop(match[1].decode(), None)
+        return list(jobs)
+
+    def missing_workers(self) -> int:
+        """How many of its worker processes do not live; 0 as well where that cannot be known."""
+        living = 0
+        try:
+            if b"jobserver" not in Path(f"/proc/{self.pid}/cmdline").read_bytes():
+                return 0  # a shell around the server, perhaps
+            for task in os.listdir(f"/proc/{self.pid}/task"):
+                children = Path(f"/proc/{self.pid}/task/{task}/children").read_text()
+                for child in children.split():
+                    with suppress(FileNotFoundError, ProcessLookupError):
+                        command = Path(f"/proc/{child}/cmdline").read_bytes()
+                        living += b"--multiprocessing-fork" in command
+        except OSError:
+            return 0
+        return max(0, self.workers - living)
+
+    def end(self) -> None:
+        """Kill the server with its worker processes. Asked to end, it would wait for its jobs."""
+        with suppress(OSError):
+            if os.getpgid(self.pid) == self.pid:  # as the launcher starts it
+                os.killpg(self.pid, signal.SIGKILL)
+            else:
+                os.kill(self.pid, signal.SIGTERM)
+
+    def _lines(self) -> Iterator[bytes]:
+        try:
+            with self.log.open("rb") as file:
+                while line := file.readline(_LONGEST_LINE):
+                    yield line
+        except OSError as exc:
+            logger.info("the log of a jobserver, %s, cannot be read: %s", self.log, exc)
