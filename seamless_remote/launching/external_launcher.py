@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import os
 import sys
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..nursery.process import start_worker
@@ -24,6 +26,11 @@ logger = logging.getLogger(__name__)
 POLL_INTERVAL = 0.02
 """Seconds between two reads of the status file."""
 
+
+class EndedAtStartError(RuntimeError):
+    """The process of a service has ended before it listened."""
+
+
 LauncherFuture = Future[dict[str, Any]]
 """The launcher's result: `hostname`, `port` and more."""
 
@@ -32,7 +39,8 @@ def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
     """Launch a service; returns its `hostname` and `port`, with any others the launcher returns.
 
     Blocks the calling thread for seconds. Errors of the launcher pass through: OSError, ValueError,
-    and its LauncherError, a RuntimeError.
+    and its LauncherError, a RuntimeError. EndedAtStartError: the service's process has ended; the
+    launcher may take ten seconds more to notice.
     """
     status_file = StatusFile.of(launch_dict)
     # While the interpreter exits, a worker thread would never get to run.
@@ -42,10 +50,16 @@ def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
         stack.enter_context(status_file.lock())
         # A service that was running before may be unhealthy. The launcher decides whether to keep
         # it or to replace it, so only accept a service that the launcher has started since.
-        found_before = status_file.running()
+        found_before, content_before = status_file.running(), status_file.content()
         launcher = _start(name, launch_dict)
         while not launcher.done():
             concurrent.futures.wait([launcher], POLL_INTERVAL)
+            content = status_file.content()
+            # In a conda environment, the launcher may repair something and try again.
+            if content != content_before and _has_ended(content) and not launch_dict.get("conda"):
+                lock = stack.pop_all()
+                launcher.add_done_callback(partial(_finish, name, lock))
+                raise EndedAtStartError(f"its process, {content.get('pid')}, ended at its start")
             found = status_file.running()
             if found is not None and found != found_before and status_file.answers(found):
                 # Keep the lock until the launcher ends: two launchers of one service would both
@@ -54,6 +68,23 @@ def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
                 launcher.add_done_callback(partial(_finish, name, lock))
                 return {"hostname": found.host, "port": found.port}
         return launcher.result()
+
+
+def _has_ended(content: dict[str, Any]) -> bool:
+    """Whether a service that was being started will never run."""
+    pid = content.get("pid")
+    if content.get("status") == "failed":
+        return True
+    if content.get("status") != "starting" or not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+        # One that has ended stays in the table until its parent, here `init`, has noticed.
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
 
 
 def _run(launch_dict: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .launch import Launched
+from .service_log import ServiceLog
 from .status_file import StatusFile
 
 logger = logging.getLogger(__name__)
@@ -46,12 +47,10 @@ class JobserverHost:
         running = None if status_file is None else status_file.running()
         if status_file is None or running is None or running.port != launched.port:
             return None
+        log = ServiceLog.of(launched.launch_dict)
+        assert log is not None  # there is one where there is a status file
         workers = launched.launch_dict.get("workers")
-        return cls(
-            status_file.path.with_suffix(".log"),
-            running.pid,
-            workers if isinstance(workers, int) else 0,
-        )
+        return cls(log.path, running.pid, workers if isinstance(workers, int) else 0)
 
     def result_of(self, job: str) -> str | None:
         """The checksum of a job's result, if the log has it. Blocks: it reads the whole log."""

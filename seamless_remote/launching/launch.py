@@ -19,9 +19,13 @@ from typing import Any
 from ..errors import LaunchError
 from ..nursery.process import start_worker
 from ..nursery.waiter import wait_for
-from .external_launcher import run_launcher
+from .external_launcher import EndedAtStartError, run_launcher
+from .service_log import ServiceLog
 
 logger = logging.getLogger(__name__)
+
+LAST_LINES = 10
+"""Lines of a service's own log that an error quotes, at most."""
 
 LaunchDict = dict[str, Any]
 """A launch dict of seamless-config, the input of remote-http-launcher."""
@@ -207,6 +211,7 @@ class Launch:
         return None
 
     def _launch_with(self, launch_dict: LaunchDict) -> Launched:
+        started = time.time()
         try:
             try:
                 result = run_launcher(self.name, launch_dict)
@@ -219,13 +224,28 @@ class Launch:
                 result = run_launcher(self.name, launch_dict)
             return _launched(launch_dict, result)
         except Exception as exc:
-            # The launcher's message may end with a whole traceback. Its last line is the reason.
-            reason = (str(exc).strip() or "no reason given").splitlines()[-1]
-            log_file = launch_dict.get("log_file", "the log of remote-http-launcher")
             raise LaunchError(
-                f"could not launch {self.name}: {type(exc).__name__}: {reason}. Check that the "
-                f"service is installed and on the PATH; see {log_file}"
+                f"could not launch {self.name}: {_reason(exc)}. {_words(launch_dict, started)}"
             ) from exc
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, EndedAtStartError):
+        return str(exc)
+    # The launcher's message may end with a whole traceback. Its last line is the reason.
+    reason = (str(exc).strip() or "no reason given").splitlines()[-1]
+    return f"{type(exc).__name__}: {reason}".rstrip(".")
+
+
+def _words(launch_dict: LaunchDict, started: float) -> str:
+    """What the service itself has said since its launch, or where to look for that."""
+    log = ServiceLog.of(launch_dict)
+    # Times of files may be coarse.
+    lines = [] if log is None else log.last_lines(started - 1.0, LAST_LINES)
+    if log is not None and lines:
+        return "\n".join((f"Its log, {log.path}, ends with:", *(f"    {line}" for line in lines)))
+    log_file = launch_dict.get("log_file", "the log of remote-http-launcher")
+    return f"Check that the service is installed and on the PATH; see {log_file}"
 
 
 def _launched(launch_dict: LaunchDict, result: dict[str, Any]) -> Launched:

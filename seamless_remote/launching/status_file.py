@@ -81,13 +81,18 @@ class StatusFile:
         path = folder / f"{configuration.key}.json"
         return cls(path, f"/{handshake.lstrip('/')}", configuration.network_interface)
 
+    def content(self) -> dict[str, Any]:
+        """What the file says; nothing if it is missing, or cannot be read."""
+        try:
+            content = json.loads(self.path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
     def running(self) -> Running | None:
         """The service that the file reports as running, or None. It may have died since."""
-        try:
-            status = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
-            return None
-        if not isinstance(status, dict) or status.get("status") != "running":
+        status = self.content()
+        if status.get("status") != "running":
             return None
         pid, port = status.get("pid"), status.get("port")
         host = status.get("network_interface", self.host)
