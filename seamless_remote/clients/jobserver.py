@@ -67,10 +67,9 @@ CANCEL_LANE = "cancellations"
 MOST_CANCELLATIONS = 100
 """Cancel requests at once to one server: what a listening socket holds while the server stalls."""
 
-CANCEL_TIMEOUT = 4.0
-ENDING_CANCEL_TIMEOUT = 1.5
-"""Seconds that a cancelled caller waits at most for its cancel request, and one that is cancelled
-because the clients are closed."""
+CANCEL_TIMEOUT = 1.5
+"""Seconds that a cancelled caller waits at most for the answer to its cancel request. A server that
+stalls finds the request when it goes on."""
 
 STATUS_TIMEOUT = 30.0
 """Seconds for a job's status, if no healthcheck timeout is set: its watch must not hang."""
@@ -130,7 +129,7 @@ class JobserverClient(Client):
     async def run(self, call: Call, job: Job) -> Any:
         """Run a job and give its result, as `read_answer` does.
 
-        Cancelling it sends the server a cancel request, for some seconds at most, and goes on.
+        Cancelling it sends the server a cancel request (see `CANCEL_TIMEOUT`), and goes on.
 
         Raises:
             ConnectError: it was not sent. NoRoomError: the server is well all the same.
@@ -149,8 +148,7 @@ class JobserverClient(Client):
             return await self._run(call, job)
         except cancelled:
             if job.sent:
-                patience = ENDING_CANCEL_TIMEOUT if call.ending else CANCEL_TIMEOUT
-                with anyio.move_on_after(patience, shield=True):
+                with anyio.move_on_after(CANCEL_TIMEOUT, shield=True):
                     await self._cancel_quietly(call, job)
             raise
         finally:

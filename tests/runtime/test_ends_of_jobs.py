@@ -19,7 +19,6 @@ from silent_server import SilentServer
 import seamless_remote
 from seamless_remote import NurseryClosedError, Settings, database_remote, jobserver_remote
 from seamless_remote.client import close_all_clients
-from seamless_remote.clients import jobserver as jobserver_client
 
 FOR_EVER = Settings(grace_period=3600.0, max_tries=1)
 MANY = 100
@@ -73,10 +72,7 @@ def test_a_server_that_is_silent_does_not_hold_up_the_end(
     silent: Callable[[], SilentServer],
     loop_threads: Callable[[str], LoopThread],
     hosted_settings: Callable[[Settings], None],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The other bound would hold it up for ever.
-    monkeypatch.setattr(jobserver_client, "CANCEL_TIMEOUT", 3600.0)
     hosted_settings(FOR_EVER)
     server = silent()
     use_silent_jobserver(server)
