@@ -241,6 +241,9 @@ class RemoteNursery:
             connections=tuple(pool for resource in owner.resources for pool in resource.snapshot()),
         )
 
+    def _repr_html_(self) -> str:
+        return self.snapshot()._repr_html_()
+
 
 @asynccontextmanager
 async def run_nursery(nursery: RemoteNursery) -> AsyncIterator[RemoteNursery]:

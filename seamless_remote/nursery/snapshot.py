@@ -8,6 +8,7 @@ from typing import Any
 from .bound import BoundSnapshot
 from .calls import CallSnapshot
 from .supervision import TaskSnapshot
+from .table import as_html
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +45,6 @@ class NurserySnapshot:
     def as_dict(self) -> dict[str, Any]:
         """The same as dicts, lists, strings and numbers (for JSON)."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
