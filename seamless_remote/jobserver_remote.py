@@ -239,7 +239,7 @@ async def _run_in_turn(call: Call, clients: Sequence[JobserverClient], job: Job)
     """Run a job when its turn comes: each holds a connection, and so a descriptor, to its end."""
     call.is_long = True
     jobs = this_process().jobs
-    places = job_places(call.settings)
+    places = job_places(call.settings, jobs.in_flight)
     if jobs.places != places:
         jobs.resize(places)
     share = jobs.take_now(call.loop)
@@ -289,7 +289,7 @@ def _patience_after(failure: ServiceError) -> float:
     server that was there before may come back.
     """
     if isinstance(failure, OwnLimitError):
-        return math.inf if this_process().jobs.snapshot().in_flight > 1 else PATIENCE
+        return math.inf if this_process().jobs.in_flight > 1 else PATIENCE
     if isinstance(failure, NoRoomError):
         return math.inf
     return PATIENCE if isinstance(failure, LaunchError) else 0.0

@@ -186,6 +186,11 @@ class Bound:
         return 0 if self._places == math.inf else int(self._places)
 
     @property
+    def in_flight(self) -> int:
+        """How many are in flight."""
+        return self._taken
+
+    @property
     def unused(self) -> bool:
         """Whether nobody holds a place or waits for one."""
         return not (self._taken or self._waiting)

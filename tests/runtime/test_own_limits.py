@@ -28,10 +28,9 @@ from seamless_remote import (
     jobserver_remote,
     open_nursery,
 )
-from seamless_remote.clients import retrying
+from seamless_remote.clients import job_places, retrying
 from seamless_remote.clients.connections import connections
 from seamless_remote.clients.health import Health
-from seamless_remote.clients.job_places import job_places
 from seamless_remote.transport import dialing, own_limits
 
 LACKS = [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM]
@@ -195,11 +194,24 @@ def test_a_jobserver_that_is_well_and_takes_no_more_connections_is_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("limit", "places"), [(1, 1), (64, 32), (256, 128), (1024, 768), (100_000, 1000)]
+    ("limit", "in_use", "places"),
+    [
+        (1, 10, 1),
+        (64, 10, 32),
+        (256, 10, 128),
+        (256, 100, 92),
+        (256, 255, 1),
+        (1024, 10, 768),
+        (1024, 700, 196),
+        (100_000, 10, 1000),
+        (100_000, 99_000, 872),
+    ],
 )
 def test_the_places_for_jobs_follow_from_the_limit_on_descriptors_and_leave_room(
-    limit: int, places: int, monkeypatch: pytest.MonkeyPatch
+    limit: int, in_use: int, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_limits.resource, "getrlimit", lambda _: (limit, limit))
-    assert job_places(Settings()) == places
-    assert job_places(Settings(max_jobs=7)) == 7
+    monkeypatch.setattr(job_places, "COUNT_INTERVAL", 0.0)
+    monkeypatch.setattr(job_places.os, "listdir", lambda _: ["one"] * (in_use + 3))
+    assert job_places.job_places(Settings(), 3) == places
+    assert job_places.job_places(Settings(max_jobs=7), 3) == 7
