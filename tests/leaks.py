@@ -26,7 +26,7 @@ import psutil
 import sniffio
 import trio
 
-PATIENCE = 3.0  # seconds that threads and processes get to finish ending
+PATIENCE = 30.0  # seconds that threads and processes get to finish ending, a launcher among them
 
 # Idle threads of other packages, which keep them for a while.
 TOLERATED_THREADS = re.compile(
