@@ -127,7 +127,7 @@ class SchedulerConnection:
                 )
         futures = self.seamless_client.submit_transformation(submission, **options)
         if not isinstance(futures.thin, JobFuture):
-            futures.thin = JobFuture(futures.thin, self._explain)
+            futures.thin = JobFuture(futures, self)
             self._jobs.add(futures.thin)
             self._on_change()
         return futures
@@ -147,6 +147,23 @@ class SchedulerConnection:
             if self.has_ended and self._reason is None:
                 self._reason = self._fate(evidence, words)
             return evidence, words
+
+    def explain(self, failure: Exception | None) -> Exception | None:
+        """The error for a job whose wait ended with `failure` (None: it was over before).
+
+        None if that had another cause. Blocks while the scheduler's port is asked.
+        """
+        if isinstance(failure, CancelledError):
+            # Dask cancels them all at once.
+            if self._sentinel.cancelled():
+                self._lost(None)
+        elif isinstance(failure, OSError):
+            self._ended.wait(LOSS_NOTICE)
+        if not self.has_ended:
+            return None
+        if self._reason is None:
+            self.diagnose()
+        return ServiceError(self._reason)
 
     def abandon(self) -> None:
         """In a forked child: make Dask's objects inert. Their loop's thread is the parent's."""
@@ -190,20 +207,6 @@ class SchedulerConnection:
         if not self.has_ended:
             self._ended.set()
             self._on_change()
-
-    def _explain(self, failure: Exception) -> Exception | None:
-        """The error for a job whose wait ended with `failure`; None if that had another cause."""
-        if isinstance(failure, CancelledError):
-            # Dask cancels them all at once.
-            if self._sentinel.cancelled():
-                self._lost(None)
-        elif isinstance(failure, OSError):
-            self._ended.wait(LOSS_NOTICE)
-        if not self.has_ended:
-            return None
-        if self._reason is None:
-            self.diagnose()
-        return ServiceError(self._reason)
 
     def _fate(self, evidence: Evidence, words: str) -> str:
         where = f"the Dask scheduler of {self.name} at {self.address}"

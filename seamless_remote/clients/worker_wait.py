@@ -26,9 +26,8 @@ JOB_NAME = "dask-worker"
 LOG_LINES = 400
 """How many lines of the scheduler's log are searched for a refusal."""
 
-REFUSAL = re.compile(
-    r"\s*((?:sbatch|oarsub|qsub|bsub|condor_submit)\b.*\b(?:error|failed).*)", re.I
-)
+SUBMITTERS = "sbatch|oarsub|qsub|bsub|condor_submit"
+REFUSAL = re.compile(rf"\s*((?:{SUBMITTERS})\b.*\b(?:error|failed).*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
