@@ -20,11 +20,11 @@ class Connection(Protocol):
         """Whether no answer comes through it any more."""
 
     def explain(self, failure: Exception | None) -> Exception | None:
-        """The error for a wait that ended with `failure`; None if the connection is not to blame."""
+        """The error for a wait that ended with `failure`; None if it had another cause."""
 
 
 class JobFuture(Future):  # type: ignore[misc]
-    """Takes the place of the thin future, the one that is waited for, in a transformation's futures.
+    """The thin future of a transformation, the one that is waited for, in the place of Dask's own.
 
     seamless-dask makes the traceback of what `result()` raises the error text of a transformation.
     Dask's own error for a job whose scheduler is gone, or whose client was closed, says only that

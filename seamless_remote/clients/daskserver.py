@@ -202,7 +202,8 @@ class DaskserverLaunchedHandle:
                     self._renewal = self._opening = None
                     self._last_error = str(exc)
             if kept:
-                self.health.mark_down(str(exc))
+                # Its end may be lines of a log.
+                self.health.mark_down((str(exc).splitlines() or [repr(exc)])[0])
             with suppress(InvalidStateError):
                 renewal.set_exception(exc)
             if not isinstance(exc, Exception):

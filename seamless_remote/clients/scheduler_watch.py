@@ -82,8 +82,8 @@ class _Watch:
         except Exception as exc:
             # The launch's own errors, and any that Dask has for a scheduler that does not work. A
             # call meets the same error; the watch tries again.
-            logger.warning("could not bring %s back: %s", handle.health.name, exc)
-            return max(0.0, self._renew_at - time.monotonic())
+            if handle.needs_renewal:  # the stage may have been left meanwhile
+                logger.warning("could not bring %s back: %s", handle.health.name, exc)
         return 0.0
 
     def _took_up(self, connection: SchedulerConnection) -> None:

@@ -55,11 +55,11 @@ def reason(launched: Launched, load: Load) -> str:
     if queued:
         return f"SLURM says of its jobs named {JOB_NAME}: {', '.join(queued)}"
     if log is None:
-        return "it has none, and its log is on another machine"
+        return "it has none; its log is on another machine"
     refusals = refusals_in(log.last_lines(0, LOG_LINES))
     if refusals:
         return f"the queue refuses its jobs: {' / '.join(refusals)} (from {log.path})"
-    return f"it has none; see {log.path}"
+    return f"it has none; its log is {log.path}"
 
 
 def refusals_in(lines: list[str]) -> list[str]:
