@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import ServiceError
@@ -29,6 +29,9 @@ CLOSE_TIMEOUT = 2.0
 
 LOSS_NOTICE = 1.0
 """Seconds within which Dask notices a lost scheduler, after a job's result could not be fetched."""
+
+CALLBACK_THREAD = "Dask-Callback-Thread"
+"""The thread in which Dask runs the callbacks of all futures, from the first one on."""
 
 LOG_LINES = 5
 """How many lines of the scheduler's log an error quotes."""
@@ -85,21 +88,21 @@ class SchedulerConnection:
         import distributed
         from seamless_dask.client import SeamlessDaskClient
 
+        evidence, words = self.diagnose()
+        if evidence is not Evidence.ANSWERS:
+            raise self.unanswered(words)
         try:
             client = distributed.Client(
                 self.address, timeout=f"{CONNECT_TIMEOUT}s", set_as_default=False
             )
         except (OSError, ValueError) as exc:
-            raise ServiceError(
-                f"the Dask scheduler of {self.name} at {self.address} does not answer within "
-                f"{CONNECT_TIMEOUT:g} s: {exc!r}{self.log_text()}"
-            ) from exc
+            raise self.unanswered(repr(exc)) from exc
         with self._lock:
             self.client = client
             # When a client loses its scheduler, Dask cancels every future that it knows, be it of a
             # job or not. So this one, of no job, tells of the loss at once.
             self._sentinel = distributed.Future("seamless-remote-connection", client)
-            self._sentinel.add_done_callback(self._lost)
+            client.loop.add_callback(self._await_loss)
             closed = self._closed
         if closed:
             self._close_clients()
@@ -156,7 +159,7 @@ class SchedulerConnection:
         if isinstance(failure, CancelledError):
             # Dask cancels them all at once.
             if self._sentinel.cancelled():
-                self._lost(None)
+                self._lost()
         elif isinstance(failure, OSError):
             self._ended.wait(LOSS_NOTICE)
         if not self.has_ended:
@@ -193,6 +196,14 @@ class SchedulerConnection:
             self._ended.set()
         self._close_clients()
 
+    def unanswered(self, words: str) -> ServiceError:
+        """The error for a scheduler that does not answer, for the reason in `words`."""
+        return ServiceError(
+            f"the Dask scheduler of {self.name} at {self.address} does not answer: {words}. "
+            "Nothing is launched in the place of one that still listens, for it may be busy: try "
+            f"again, or end its process{self.log_text()}"
+        )
+
     def log_text(self) -> str:
         """The scheduler's own log, for the end of an error message: where it is, its last lines."""
         log = ServiceLog.of(self.launched.launch_dict)
@@ -203,7 +214,13 @@ class SchedulerConnection:
             "; it ends with:\n" + "\n".join(lines) if lines else ""
         )
 
-    def _lost(self, _: object) -> None:
+    async def _await_loss(self) -> None:
+        """In Dask's loop: wait for the end of the connection."""
+        with suppress(CancelledError):
+            await self._sentinel
+        self._lost()
+
+    def _lost(self) -> None:
         if not self.has_ended:
             self._ended.set()
             self._on_change()
@@ -262,6 +279,8 @@ class SchedulerConnection:
                     state.cancel(reason="closed", msg=self._reason)
 
         client.loop.add_callback(end_waits)
+        if not any(each.name.startswith(CALLBACK_THREAD) for each in threading.enumerate()):
+            return
         # A callback of seamless-dask's adds another one, hence twice.
         for _ in range(2):
             called = threading.Event()

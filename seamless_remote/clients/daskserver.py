@@ -234,11 +234,7 @@ class DaskserverLaunchedHandle:
             elif former is not None and not former.has_ended:
                 return former
             elif evidence is Evidence.SILENT:
-                raise ServiceError(
-                    f"the Dask scheduler of {self.name} at {suspect.address} does not answer. "
-                    "Nothing is launched in its place, for it may be busy: try again, or end its "
-                    f"process{suspect.log_text()}"
-                )
+                raise suspect.unanswered(words)
         if former is not None:
             former.close(self._left())
         _require_conda_or_local(self._launch)

@@ -71,8 +71,13 @@ def kill():
 
 def daskserver():
     services = seamless_remote.current_nursery().snapshot().services
-    (found,) = [each.clients[0] for each in services if each.name == "daskserver_remote"]
-    return found
+    found = [each.clients[0] for each in services if each.name == "daskserver_remote"]
+    return found[0] if found else None
+
+
+def is_health(word):
+    found = daskserver()  # the nursery starts a service when it has its turn
+    return found is not None and found.health == word
 
 
 def outcome(call):
@@ -112,11 +117,12 @@ if __name__ == "__main__":
     seamless.config.init()
     five = tenfold(5)
     found = {"before": five.run()}
+    until(daskserver)
     dashboard = daskserver().dashboard
     logged = [each for each in lines if dashboard in each[1]]
 
     kill()
-    until(lambda: daskserver().restarts == 1 and daskserver().health == "up")
+    until(lambda: is_health("up") and daskserver().restarts == 1)
     found["after an idle one"] = increment(1)
     found["with an input of the first"] = add(five, 3).run()
 
@@ -148,9 +154,8 @@ import anyio
 async def main():
     async with seamless_remote.open_nursery() as nursery:
         seamless.config.init()
-        await anyio.sleep(0)  # the nursery's turn to start the service
         kill()
-        while not (daskserver().restarts == 1 and daskserver().health == "up"):
+        while not (is_health("up") and daskserver().restarts == 1):
             await anyio.sleep(0.01)
         snapshot = json.loads(json.dumps(nursery.snapshot().as_dict()))
         tasks = {task["name"]: task["state"] for task in snapshot["tasks"]}
@@ -167,7 +172,7 @@ if __name__ == "__main__":
 
     seamless.config.init()
     kill()
-    until(lambda: daskserver().health == "down")
+    until(lambda: is_health("down"))
     client = get_seamless_dask_client()
     waits = Background(lambda: client.get_fat_checksum_future(64 * "0"))
     daskserver_remote.deactivate()
@@ -176,7 +181,7 @@ if __name__ == "__main__":
     daskserver_remote.activate()
     again = increment(1)
     kill()
-    until(lambda: daskserver().health == "down")
+    until(lambda: is_health("down"))
     seamless.close()
     until(lambda: all_ended("seamless-remote", "IO loop"))
     report(waits=waits.outcome, gone=gone, again=again, left=get_seamless_dask_client() is not None)
@@ -193,9 +198,9 @@ if __name__ == "__main__":
     first = scheduler()
     try:
         os.kill(first, signal.SIGSTOP)
-        until(lambda: daskserver().health == "down")
+        until(lambda: is_health("down"))
         os.kill(first, signal.SIGCONT)
-        until(lambda: daskserver().health == "up")
+        until(lambda: is_health("up"))
         open(released, "w").close()
         job.join()
         restarts, kept = daskserver().restarts, scheduler() == first
@@ -272,7 +277,7 @@ if __name__ == "__main__":
     until(lambda: not client.scheduler_info(n_workers=-1)["workers"])
     idle = list(lines)
     call = Background(lambda: increment(1))
-    until(lambda: daskserver().waits_for)
+    until(lambda: daskserver() and daskserver().waits_for)
     command = [os.path.join(os.path.dirname(sys.executable), "dask"), "worker"]
     options = ["--nthreads", "2", "--no-dashboard", "--name", "late"]
     worker = subprocess.Popen(
