@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class DaskserverSnapshot:
     """A Dask scheduler: where it is, how it is, and how its jobs are.
 
-    `restarts` counts the schedulers that were launched in its place. `workers` and `waits_for` are
+    `restarts` counts how often it was launched again. `workers` and `waits_for` are
     as of the last look: None if it has not been asked, and why its jobs wait for workers.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import re
 import shutil
@@ -55,11 +54,11 @@ def reason(launched: Launched, load: Load) -> str:
     if queued:
         return f"SLURM says of its jobs named {JOB_NAME}: {', '.join(queued)}"
     if log is None:
-        return "it has none; its log is on another machine"
+        return "none has joined it; its log is on another machine"
     refusals = refusals_in(log.last_lines(0, LOG_LINES))
     if refusals:
         return f"the queue refuses its jobs: {' / '.join(refusals)} (from {log.path})"
-    return f"it has none; its log is {log.path}"
+    return f"none has joined it; its log is {log.path}"
 
 
 def refusals_in(lines: list[str]) -> list[str]:
@@ -77,7 +76,7 @@ def _queued(launched: Launched) -> list[str]:
     squeue = shutil.which("squeue")
     if squeue is None:
         return []
-    command = [squeue, "--noheader", "--name", JOB_NAME, "--user", getpass.getuser()]
+    command = [squeue, "--noheader", "--me", "--name", JOB_NAME]
     try:
         answer = subprocess.run(
             [*command, "--format", "%T (%r)"],
@@ -92,7 +91,9 @@ def _queued(launched: Launched) -> list[str]:
     if answer.returncode:
         logger.debug("squeue fails: %s", answer.stderr.strip())
         return []
-    return sorted({line.strip() for line in answer.stdout.splitlines() if line.strip()})
+    # A job that runs has "None" for a reason.
+    states = (line.strip().removesuffix(" (None)") for line in answer.stdout.splitlines())
+    return sorted({state for state in states if state})
 
 
 class WorkerWait:
