@@ -5,10 +5,14 @@ seamless-config activates this module. Dask and seamless-dask are imported when 
 
 from __future__ import annotations
 
+import threading
+
 import seamless
 
+from .activation.dask_service import DaskService
 from .clients.daskserver import DaskserverLaunchedHandle
 from .launching.placement import Placement
+from .nursery import process
 
 __all__ = ["DISABLED", "DaskserverLaunchedHandle", "activate", "deactivate", "ensure_initialized"]
 
@@ -22,6 +26,8 @@ _active: DaskserverLaunchedHandle | None = None
 def activate(*, no_main: bool = False) -> None:
     """Launch the current cluster's Dask scheduler and hand it to seamless-dask.
 
+    From then on the nursery watches over it, and has it launched again if it dies.
+
     Raises:
         ServiceError: it cannot be launched or reached; nothing is active then.
     """
@@ -30,12 +36,21 @@ def activate(*, no_main: bool = False) -> None:
         return
     if deactivate not in seamless._close_hooks:
         seamless.register_close_hook(deactivate)
+        # Dask runs the callbacks of futures on an executor, which is shut down before the hooks of
+        # `atexit` run, `seamless.close()` among them. These hooks come before that, the last one
+        # that was registered first. There is no public way to come that early.
+        threading._register_atexit(deactivate)  # type: ignore[attr-defined]
     placement = Placement.of()
     handle = _handles.setdefault(placement, DaskserverLaunchedHandle(placement))
     if handle is not _active:
         deactivate()
-    handle.ensure_initialized()
+    try:
+        handle.ensure_initialized()
+    except BaseException:
+        handle.close()
+        raise
     _active = handle
+    process.install(DaskService(handle))
 
 
 def deactivate() -> None:
@@ -46,6 +61,7 @@ def deactivate() -> None:
     global _active
     handle, _active = _active, None
     if handle is not None:
+        process.install(DaskService(None))
         handle.close()
 
 

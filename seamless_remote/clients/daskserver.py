@@ -1,131 +1,283 @@
-"""The handle of a launched Dask scheduler: connected to, and handed to seamless-dask.
+"""The handle of a launched Dask scheduler: launched, connected to, and launched again if it dies.
 
-Synchronous, as `distributed.Client` is: its sockets live in Dask's own loop. Dask and seamless-dask
-are imported when a scheduler is connected to.
+Its states: not active; active and connected; active with the connection lost or not yet made; and
+a renewal under way, which all who need the connection wait for. A renewal runs in a worker thread,
+for it launches, and speaks to Dask, whose interface is synchronous.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
+import os
+import sys
 import threading
+import time
+import weakref
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..errors import LaunchError, ServiceError
-from ..launching.launch import Launch, Launched
+from ..launching.launch import Launch
 from ..launching.placement import Placement
+from ..nursery.process import attend, start_worker
+from ..nursery.waiter import Waiter
+from .dask_connection import SchedulerConnection
+from .dask_gateway import Gateway
+from .health import HealthRecord
+from .scheduler_probe import Evidence
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds that the scheduler may take to answer."""
 
-CLOSE_TIMEOUT = 2.0
-"""Seconds that closing a client may take."""
+@dataclass(frozen=True, slots=True)
+class DaskserverSnapshot:
+    """A Dask scheduler: where it is, how it is, and how its jobs are.
+
+    `restarts` counts how often it was launched again. `workers` and `waits_for` are
+    as of the last look: None if it has not been asked, and why its jobs wait for workers.
+    """
+
+    name: str
+    address: str | None
+    dashboard: str | None
+    health: str
+    restarts: int
+    jobs: int
+    workers: int | None
+    waits_for: str | None
+    last_error: str | None
 
 
 class DaskserverLaunchedHandle:
-    """A launched Dask scheduler with its clients: Dask's own, and seamless-dask's on top of it."""
+    """A launched Dask scheduler and the connection to it. Any thread may use it."""
 
     def __init__(self, placement: Placement) -> None:
         self.placement = placement
+        self.name = str(placement)
+        self.health = HealthRecord(f"the daskserver of {placement}")
+        self.restarts = 0
+        self.workers: int | None = None
+        self.waits_for: str | None = None
+        self.wakes: Waiter | None = None
+        """Woken when there is something to do for the task that watches the scheduler."""
         self._launch = placement.launch("daskserver", substage=True)
         self._lock = threading.Lock()
-        self._dask_client: Any = None
-        self._seamless_client: Any = None
-        self.scheduler_address: str | None = None
+        self._active = False
+        self._in_use = False
+        self._connection: SchedulerConnection | None = None
+        self._opening: SchedulerConnection | None = None
+        self._renewal: Future[SchedulerConnection] | None = None
+        self._last_error: str | None = None
+        self._has_connected = False
+        self._gateway = Gateway(self.acquire, lambda: self._connection)
+        _handles.add(self)
+
+    @property
+    def scheduler_address(self) -> str | None:
+        """The scheduler's `tcp://` address; None if it is not known."""
+        connection = self._connection
+        return None if connection is None else connection.address
+
+    @property
+    def connection(self) -> SchedulerConnection | None:
+        """The connection, unless it has ended."""
+        connection = self._connection
+        return None if connection is None or connection.has_ended else connection
+
+    @property
+    def needs_renewal(self) -> bool:
+        """Whether it is active and in use, but not connected."""
+        return self._active and self._in_use and self.connection is None
 
     def ensure_initialized(self) -> None:
         """Launch the scheduler if need be, connect to it, and hand the client to seamless-dask.
 
+        The calling thread waits.
+
         Raises:
             LaunchError: it could not be launched, or not without a conda environment.
-            ServiceError: it does not answer in time; the message names the launcher's log.
+            ServiceError: it does not answer in time; the message names its log.
         """
-        with self._lock:
-            if self._dask_client is not None and self._dask_client.status == "running":
-                return
-            self._close()
-            _require_conda_or_local(self._launch)
-            known = self._launch.current()
-            if known is not None:
-                try:
-                    self._connect(known)
-                    return
-                except ServiceError as exc:
-                    logger.warning("%s; it is launched again", exc)
-            self._connect(self._launch.ensure())
-
-    def close(self) -> None:
-        """Disconnect, and take the client back from seamless-dask. Safe to call twice."""
-        with self._lock:
-            self._close()
-
-    def _connect(self, launched: Launched) -> None:
-        try:
-            self._connect_to(launched)
-        except BaseException:
-            self._launch.drop(launched)
-            self._close()
-            raise
-
-    def _connect_to(self, launched: Launched) -> None:
-        import distributed
-        from seamless_config import collect_remote_clients
-        from seamless_dask.client import SeamlessDaskClient
+        self._active = True
+        self.acquire()
         from seamless_dask.transformer_client import set_seamless_dask_client
 
-        hostname, port = launched.result["hostname"], launched.result["port"]
-        self.scheduler_address = f"tcp://{hostname}:{port}"
+        set_seamless_dask_client(self._gateway)
+
+    def acquire(self) -> SchedulerConnection:
+        """The open connection, made anew if need be; the calling thread waits for that.
+
+        Raises as `ensure_initialized` does; ServiceError if the stage was left.
+        """
+        self._in_use = True
+        connection = self.connection or self.renew().result()
+        attend()
+        return connection
+
+    def renew(self) -> Future[SchedulerConnection]:
+        """Have a connection made, unless there is one to a scheduler that listens. Does not block.
+
+        All who ask meanwhile get the same future. ServiceError if it is not active.
+        """
+        with self._lock:
+            if not self._active:
+                raise ServiceError(self._left())
+            renewal = self._renewal
+            if renewal is not None:
+                return renewal
+            renewal = self._renewal = Future()
         try:
-            _require_answer(hostname, port)
-            self._dask_client = distributed.Client(
-                self.scheduler_address, timeout=f"{CONNECT_TIMEOUT}s", set_as_default=False
-            )
-        except (OSError, ValueError) as exc:
-            raise ServiceError(
-                f"the Dask scheduler at {self.scheduler_address} does not answer within "
-                f"{CONNECT_TIMEOUT:g} s: {exc!r}. See {launched.launch_dict.get('log_file')}"
-            ) from exc
-        parameters = launched.launch_dict["file_parameters"]
-        self._seamless_client = SeamlessDaskClient(
-            self._dask_client,
-            worker_plugin_workers=parameters["cores"],
-            remote_clients=collect_remote_clients(self.placement.cluster),
-            is_local_cluster="LocalCluster" in launched.launch_dict["cluster_string"],
-            interactive=parameters.get("interactive", False),
+            start_worker(f"connection to {self._launch.name}", partial(self._run, renewal))
+        except RuntimeError:
+            # No thread can be started while the interpreter exits.
+            self._run(renewal)
+        return renewal
+
+    def close(self) -> None:
+        """Disconnect, and take the client back from seamless-dask. Safe to call twice.
+
+        Takes a few seconds at most: a launch under way goes on, and nobody connects to it.
+        """
+        with self._lock:
+            self._active = self._in_use = False
+            renewal, self._renewal = self._renewal, None
+            connection, self._connection = self._connection, None
+            opening, self._opening = self._opening, None
+            self.workers = self.waits_for = None
+        if renewal is not None:
+            with suppress(InvalidStateError):
+                renewal.set_exception(ServiceError(self._left()))
+        self._take_back()
+        for each in (connection, opening):
+            if each is not None:
+                each.close(self._left())
+
+    def snapshot(self) -> DaskserverSnapshot:
+        """The scheduler as plain data."""
+        connection = self._connection
+        return DaskserverSnapshot(
+            name=type(self).__name__,
+            address=None if connection is None else connection.address,
+            dashboard=None if connection is None else connection.dashboard,
+            health=self.health.state.value,
+            restarts=self.restarts,
+            jobs=0 if connection is None else connection.pending(),
+            workers=self.workers,
+            waits_for=self.waits_for,
+            last_error=self._last_error,
         )
-        set_seamless_dask_client(self._seamless_client)
-        logger.info("connected to the Dask scheduler at %s", self.scheduler_address)
 
-    def _close(self) -> None:
-        dask_client, self._dask_client = self._dask_client, None
-        seamless_client, self._seamless_client = self._seamless_client, None
-        if seamless_client is not None:
-            from seamless_dask.transformer_client import (
-                get_seamless_dask_client,
-                set_seamless_dask_client,
-            )
+    def after_fork_in_child(self) -> None:
+        """The connection is the parent's. The next use makes one to the same scheduler."""
+        self._lock = threading.Lock()
+        self._launch.after_fork_in_child()
+        self.health = HealthRecord(self.health.name)
+        self.wakes = None
+        self._renewal = None
+        self._in_use = False
+        for each in (self._connection, self._opening):
+            if each is not None:
+                each.abandon()
+                _abandoned.append(each)
+        self._connection = self._opening = None
 
-            if get_seamless_dask_client() is seamless_client:
-                set_seamless_dask_client(None)
-            # Its thread that prunes caches has no other way to end (seamless-dask 0.4).
-            seamless_client._prune_stop.set()
-            if seamless_client._prune_thread is not None:
-                seamless_client._prune_thread.join(CLOSE_TIMEOUT)
-        if dask_client is not None:
-            dask_client.close(timeout=f"{CLOSE_TIMEOUT}s")
+    def _left(self) -> str:
+        return (
+            f"the stage of {self._launch.name} was left, or Seamless closed, on this side; Dask "
+            "cancels the jobs that no client waits for"
+        )
 
+    def _run(self, renewal: Future[SchedulerConnection]) -> None:
+        """Carry a renewal out, and tell those who wait for it."""
+        try:
+            connection = self._renewed(renewal)
+        except BaseException as exc:
+            # Clear it before waking those who wait: their next attempt begins another one.
+            with self._lock:
+                kept = self._renewal is renewal
+                if kept:
+                    self._renewal = self._opening = None
+                    self._last_error = str(exc)
+            if kept:
+                # Its end may be lines of a log.
+                self.health.mark_down((str(exc).splitlines() or [repr(exc)])[0])
+            with suppress(InvalidStateError):
+                renewal.set_exception(exc)
+            if not isinstance(exc, Exception):
+                raise
+            return
+        with self._lock:
+            # It may have been closed meanwhile, or even activated again.
+            kept = self._renewal is renewal
+            if kept:
+                self._connection, self._renewal, self._opening = connection, None, None
+                self._last_error = None
+        if not kept:
+            connection.close(self._left())
+            return
+        renewal.set_result(connection)
+        self._wake()
 
-def _require_answer(hostname: str, port: int) -> None:
-    """OSError unless something at this address speaks within the timeout.
+    def _renewed(self, renewal: Future[SchedulerConnection]) -> SchedulerConnection:
+        former = self._connection
+        known = self._launch.current()
+        if known is not None:
+            suspect = former or SchedulerConnection(self.name, known, self._wake)
+            evidence, words = suspect.diagnose()
+            if former is not None and former.has_ended:
+                self.health.mark_down(words)
+            if evidence is Evidence.GONE:
+                self._launch.drop(known)
+            elif former is not None and not former.has_ended:
+                return former
+            elif evidence is Evidence.SILENT:
+                raise suspect.unanswered(words)
+        if former is not None:
+            former.close(self._left())
+        _require_conda_or_local(self._launch)
+        launched = self._launch.ensure()
+        if former is not None and launched is not former.launched:
+            self.restarts += 1
+        connection = SchedulerConnection(self.name, launched, self._wake)
+        with self._lock:
+            if self._renewal is not renewal:
+                raise ServiceError(self._left())
+            self._opening = connection
+        self._open(connection)
+        return connection
 
-    A scheduler greets each connection first. `distributed.Client` awaits that greeting for ever,
-    whatever its timeout (distributed 2026.8), where a scheduler accepts and then stays silent.
-    """
-    with socket.create_connection((hostname, port), timeout=CONNECT_TIMEOUT) as probe:
-        if not probe.recv(1):
-            raise ConnectionResetError("it closed the connection without a word")
+    def _open(self, connection: SchedulerConnection) -> None:
+        from seamless_config import collect_remote_clients
+
+        parameters = connection.launched.launch_dict["file_parameters"]
+        # The first time, seamless-dask shows that it waits for workers; not amid a user's program.
+        interactive = bool(parameters.get("interactive")) and not self._has_connected
+        started = time.perf_counter()
+        try:
+            connection.open(collect_remote_clients(self.placement.cluster), interactive=interactive)
+        except BaseException:
+            connection.close(self._left())
+            raise
+        self._has_connected = True
+        self.health.success(time.perf_counter() - started)
+        logger.info(
+            "connected to the Dask scheduler at %s; its dashboard is at %s",
+            connection.address,
+            connection.dashboard,
+        )
+
+    def _wake(self) -> None:
+        waiter = self.wakes
+        if waiter is not None and not waiter.woken:
+            waiter.wake()
+
+    def _take_back(self) -> None:
+        module = sys.modules.get("seamless_dask.transformer_client")
+        if module is not None and module.get_seamless_dask_client() is self._gateway:
+            module.set_seamless_dask_client(None)
 
 
 def _require_conda_or_local(launch: Launch) -> None:
@@ -135,3 +287,17 @@ def _require_conda_or_local(launch: Launch) -> None:
             f"{launch.name} runs on {launch_dict['hostname']}, where it needs a conda environment: "
             "give the cluster's queue a 'conda' entry (only a local cluster can do without)"
         )
+
+
+_handles: weakref.WeakSet[DaskserverLaunchedHandle] = weakref.WeakSet()
+_abandoned: list[Any] = []
+"""The parent's connections. Kept alive: collecting a loop closes it, and would take the parent's
+own wake-up out of the selector that the two processes share."""
+
+
+def _after_fork_in_child() -> None:
+    for handle in list(_handles):
+        handle.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

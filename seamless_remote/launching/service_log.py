@@ -40,7 +40,7 @@ class ServiceLog:
     def last_lines(self, since: float, count: int) -> list[str]:
         """Its last `count` lines with anything in them, shortened if they are long.
 
-        None if it cannot be read, or was last written to before `since` (Unix time).
+        Empty if it cannot be read, or was last written to before `since` (Unix time).
         """
         try:
             with self.path.open("rb") as log:

@@ -70,9 +70,9 @@ import json, os
 import seamless, seamless.config
 import remote_http_launcher
 from seamless_remote import ServiceError, daskserver_remote
-from seamless_remote.clients import daskserver
+from seamless_remote.clients import scheduler_probe
 
-daskserver.CONNECT_TIMEOUT = 1.0
+scheduler_probe.CONNECT_TIMEOUT = 1.0
 run = remote_http_launcher.run
 
 def misdirected(config, **options):
@@ -133,7 +133,7 @@ def test_a_scheduler_that_does_not_answer_is_an_error_that_names_the_log(dask: H
         program = dask.run(SILENT, env={"SILENT_PORT": str(port)}, **THEIRS)
     message = json.loads(program.stdout.splitlines()[-1])
     assert f"tcp://{HOST}:{port}" in message
-    assert "daskserver.log" in message
+    assert str(dask.state / "server" / "daskserver") in message
 
 
 def test_a_cluster_elsewhere_needs_a_conda_environment_and_the_error_says_so(dask: Home) -> None:
