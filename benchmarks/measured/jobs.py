@@ -64,7 +64,7 @@ async def at_once(peer: SeamlessPeer, task: Task) -> Report:
 
 
 def closed(peer: SeamlessPeer, task: Task) -> Report:
-    """`seamless.close()` with `count` jobs in flight; `lost` ones are not canceled at the server."""
+    """`seamless.close()` with `count` jobs in flight; `lost` are those not canceled at the stub."""
     count = task["count"]
     keys = [lookup_key(number) for number in range(count)]
     _counts(task)
