@@ -72,11 +72,12 @@ $(BENCH)-ours/made $(BENCH)-published/made: pyproject.toml
 	@$(@D)/bin/python -m pip -qq --disable-pip-version-check install $(PACKAGES)
 	@touch $@
 
-$(BENCH)-ours/made: PACKAGES = --editable '.[services]'
+$(BENCH)-ours/made: PACKAGES = --editable '.[services,daskserver]'
 
-# With the services that this package has in its extra of that name.
+# With the services and the Dask that this package has in its extras.
 $(BENCH)-published/made: PACKAGES = seamless-remote==0.4.0 hashserver==1.1.0 'aiofiles>=23' \
-	seamless-database==2.1.0 seamless-jobserver==0.3.0 seamless-transformer==0.6.1
+	seamless-database==2.1.0 seamless-jobserver==0.3.0 seamless-transformer==0.6.1 \
+	seamless-dask==0.4 'distributed>=2024.1'
 
 $(VENV)/for-demo: $(VENV)/made
 	@echo "Installing what the demo needs into $(VENV)"

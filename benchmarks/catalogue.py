@@ -16,6 +16,8 @@ LARGE, HUGE = 512, 4096
 """MiB of the two large buffers."""
 SLOW_SECONDS = (0.5, 1.0)
 """Seconds that each of the two slow servers waits before it confirms an upload."""
+JOB_SECONDS = 0.2
+"""Seconds that a job takes at the stub jobserver."""
 PACE = 0.001
 """Seconds that the paced stub server takes for a buffer, one after another."""
 
@@ -46,6 +48,10 @@ TITLES = {
     "help": "seamless-resolve --help, 5 times",
     "resolve-output": f"seamless-resolve --output, {LARGE} MiB",
     "resolve-output-huge": f"seamless-resolve --output, {HUGE // 1024} GiB",
+    "jobs-1024": "10,000 jobs of 0.2 s at once, 1,024 descriptors, stub jobserver",
+    "jobs-100000": "10,000 jobs of 0.2 s at once, 100,000 descriptors, stub jobserver",
+    "jobs-close": "seamless.close() with 100 jobs in flight, stub jobserver",
+    "jobs-real": "400 jobs at a launched jobserver",
     "first-result": "first result on a cold cluster with a jobserver",
 }
 """How each case is shown."""
@@ -72,7 +78,7 @@ class Case:
 
 
 FEW_ROUNDS = 2
-LONG = ("waiting-100000", "storm", "resolve-output-huge")
+LONG = ("waiting-100000", "storm", "resolve-output-huge", "jobs-real")
 
 _BOTH = ("ours", "published")
 _ASYNCIO = ("ours", "ours-host", "published")
@@ -81,9 +87,11 @@ _LOOPS = ("ours", "ours-host", "ours-trio", "published")
 _ALL = (*_LOOPS, "floor")
 _TOOLS = ("ours", "curl")  # the published package would hold 4 GiB in memory twice
 
+_MANY = {"count": 10_000}
 _SQL = "the server, which does its SQL in its event loop"
 _HASH = "the server, which hashes before its first byte"
 _LOCK = "Python's lock, which the computation holds 5 ms at a time"
+_WORKERS = "the jobserver's two workers"
 _LAUNCHES = "the start of three services, of a worker and of Python"
 
 CASES = (
@@ -113,5 +121,9 @@ CASES = (
     Case("help", "programs.help_text", "", _BOTH, {"count": 5}),
     Case("resolve-output", "programs.downloaded", "http", (*_BOTH, "curl"), {}, _HASH),
     Case("resolve-output-huge", "programs.downloaded", "http", _TOOLS, {"buffer": "huge"}, _HASH),
+    Case("jobs-1024", "jobs.at_once", "jobs", _ASYNCIO[:2], {**_MANY, "descriptors": 1024}),
+    Case("jobs-100000", "jobs.at_once", "jobs", _ASYNCIO[:2], {**_MANY, "descriptors": 100_000}),
+    Case("jobs-close", "jobs.closed", "held-jobs", _BOTH, {"count": 100}),
+    Case("jobs-real", "programs.many_results", "", _BOTH, {"count": 400}, _WORKERS),
     Case("first-result", "programs.first_result", "", _BOTH, {}, _LAUNCHES),
 )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .catalogue import HUGE, LARGE, PACE, SLOW_SECONDS, Case
+from .catalogue import HUGE, JOB_SECONDS, LARGE, PACE, SLOW_SECONDS, Case
 from .measured.task import LOOKUPS, ask_database, lookup_key, result_of
 from .runs import scripts
 
@@ -21,6 +21,7 @@ _HOST = "127.0.0.1"
 _START_TIMEOUT = 30.0
 _IDLE_TIMEOUT = 3600  # a service that a killed benchmark leaves behind ends itself after this
 _STUB = (sys.executable, Path(__file__).with_name("stub.py"))
+_JOB_STUB = (sys.executable, Path(__file__).with_name("job_stub.py"))
 
 
 @contextlib.contextmanager
@@ -50,6 +51,8 @@ def surroundings(scratch: Path, cases: Sequence[Case]) -> Iterator[dict[str, dic
             "paced": {"servers": [start(*_STUB, "--pace", str(PACE))]},
             "folder": {"folder": str(buffers)},
             "http": {"servers": [hashserver], "stored": str(buffers)},
+            "jobs": {"jobserver": start(*_JOB_STUB, "--seconds", str(JOB_SECONDS))},
+            "held-jobs": {"jobserver": start(*_JOB_STUB, "--seconds", str(_IDLE_TIMEOUT))},
             "slow": {"servers": [start(*_STUB, "--pause", str(each)) for each in SLOW_SECONDS]},
         }
         yield {service: {**material, **urls} for service, urls in told.items()}

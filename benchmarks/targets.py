@@ -97,6 +97,11 @@ _AIMS = [
     *_aim("upload", _ASYNCIO, "curl", wall=1.18),
     # What comes on top of the slower server's pause is hashing and sending.
     *_aim("two-servers", _OURS, wall=1.2 * max(SLOW_SECONDS)),
+    *_aim("jobs-1024", _ASYNCIO, "jobs-100000", wall=1.3),
+    *_aim("jobs-1024", _ASYNCIO, errors=0, waiting_bytes=20_000),
+    *_aim("jobs-100000", _ASYNCIO, errors=0, waiting_bytes=20_000),
+    *_aim("jobs-close", _ANY, wall=2.0, lost=0),
+    *_aim("jobs-real", _ANY, "published", wall=1.0),
     *_aim("resolve-output", _ANY, "curl", wall=1.4),
     *_aim("resolve-output", _ANY, peak_mb=100),
     *_aim("resolve-output-huge", _ANY, "curl", wall=1.15),

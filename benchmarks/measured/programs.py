@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from meter import Meter, Report
 from task import Task, file_checksum, require, take_stored
@@ -36,6 +37,25 @@ if __name__ == "__main__":
     product, worker = multiply(6, 7).run()
     at = time.monotonic()
     print(json.dumps({"product": product, "at": at, "remote": worker != os.getpid()}), flush=True)
+    seamless.close()
+"""
+_MANY_PROGRAM = """
+import json, sys, time
+import seamless, seamless.config
+from seamless.transformer import delayed
+
+@delayed
+def square(a):
+    return a * a
+
+if __name__ == "__main__":
+    seamless.config.init()
+    square(-1).run()
+    started = time.monotonic()
+    jobs = [square(number).start() for number in range(int(sys.argv[1]))]
+    results = [job.run() for job in jobs]
+    wall = time.monotonic() - started
+    print(json.dumps({"results": results, "wall": wall}), flush=True)
     seamless.close()
 """
 _LAUNCHED = {"hashserver", "database", "jobserver"}
@@ -82,21 +102,34 @@ def help_text(task: Task) -> Report:
 
 def first_result(task: Task) -> Report:
     """From the start of a program to the first result of its jobserver, three launches included."""
-    with _home(task["scratch"]) as home:
+    meter, told = _program(task, _FIRST_PROGRAM)
+    require(told["product"] == 42, "the job's result")
+    require(told["remote"], "the job ran in the program, not in a worker")
+    return meter.report(wall=told["at"] - told["started"])
+
+
+def many_results(task: Task) -> Report:
+    """`count` jobs at once at a jobserver that is up; the CPU time is that of the whole program."""
+    count = task["count"]
+    meter, told = _program(task, _MANY_PROGRAM, str(count))
+    require(told["results"] == [number**2 for number in range(count)], "the jobs' results")
+    return meter.report(wall=told["wall"])
+
+
+def _program(task: Task, source: str, *arguments: str) -> tuple[Meter, dict[str, Any]]:
+    """Run a program on a cluster where nothing runs yet; what it tells, and when it `started`."""
+    with _home(task["scratch"], source) as home:
         # No setting of the user's own is to lead elsewhere.
         path = f"{_SCRIPTS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         environment = {"HOME": str(home), "TMPDIR": str(home), "PATH": path}
-        program = [sys.executable, "program.py"]
+        program = [sys.executable, "program.py", *arguments]
         with Meter(children=True) as meter:
             started = time.monotonic()
             printed = subprocess.check_output(program, cwd=home / "project", env=environment)
         states = (home / ".remote-http-launcher" / "server").glob("*.json")
         launched = {path.stem.partition("-")[0] for path in states}
-    told = json.loads(printed.splitlines()[-1])
-    require(told["product"] == 42, "the job's result")
-    require(told["remote"], "the job ran in the program, not in a worker")
     require(launched == _LAUNCHED, f"launched: {sorted(launched)}")
-    return meter.report(wall=told["at"] - started)
+    return meter, {**json.loads(printed.splitlines()[-1]), "started": started}
 
 
 def _run(*command: str | Path, **variables: str) -> Report:
@@ -106,7 +139,7 @@ def _run(*command: str | Path, **variables: str) -> Report:
 
 
 @contextlib.contextmanager
-def _home(scratch: str) -> Iterator[Path]:
+def _home(scratch: str, source: str) -> Iterator[Path]:
     """A HOME with a cluster and a project; every process that has it ends with the block."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         home = Path(folder)
@@ -127,7 +160,7 @@ def _home(scratch: str) -> Iterator[Path]:
             ".seamless/clusters.yaml": json.dumps(clusters),  # which is YAML as well
             "project/seamless.yaml": json.dumps([{"project": "bench"}]),
             "project/seamless.profile.yaml": json.dumps(profile),
-            "project/program.py": _FIRST_PROGRAM,
+            "project/program.py": source,
         }.items():
             (home / path).parent.mkdir(exist_ok=True)
             (home / path).write_text(content)
