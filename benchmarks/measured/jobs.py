@@ -32,7 +32,8 @@ async def at_once(peer: SeamlessPeer, task: Task) -> Report:
     descriptors = task["descriptors"]
     if allowed != resource.RLIM_INFINITY:
         descriptors = min(descriptors, allowed)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, allowed))
+    # For good: some package that Seamless imports raises a limit that may be raised.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     reasons: dict[str, int] = {}
 
     async def failed(key: str) -> bool:
