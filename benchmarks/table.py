@@ -24,8 +24,9 @@ _NOTE = """
 Wall and CPU time are for one operation; all figures are medians of the rounds. Ratios are taken
 pair by pair: the median, and in brackets the least and the greatest. A look-up that waits takes
 waiting_bytes of memory, and so does a job. Of jobs, as many were started at the server, that many
-ran there at once, and lost are those that it went on with when the clients were closed. Pauses are those of another task in the caller's loop: 99.9th percentile,
-and the longest. Connections are those that the server had open at once.
+ran there at once, and lost are those that it went on with when the clients were closed. Pauses are
+those of another task in the caller's loop: 99.9th percentile, and the longest. Connections are
+those that the server had open at once.
 """
 
 

@@ -363,7 +363,7 @@ def test_a_forked_child_makes_its_own_client_and_ends(dask: Home, folder: Path) 
 
 
 def test_a_program_that_closes_nothing_ends_quietly(dask: Home, folder: Path) -> None:
-    for number in range(10):
+    for number in range(5):
         found = run(dask, NO_CLOSE, folder, number)
         assert found["found"] == number + 1
         assert "Traceback" not in found["stderr"]

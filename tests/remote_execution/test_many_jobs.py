@@ -17,9 +17,9 @@ from services import Home, Service, run_command
 
 from seamless_remote import current_nursery
 
-MANY = 200
-DESCRIPTORS = 128
-OF_THE_USER = 30
+MANY = 120
+DESCRIPTORS = 96
+OF_THE_USER = 20
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "trio"])
