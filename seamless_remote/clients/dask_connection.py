@@ -138,7 +138,7 @@ class SchedulerConnection:
         return futures
 
     def ask(self, method: str, *args: Any, **options: Any) -> Any:
-        """Call a method of seamless-dask's client. ServiceError if the connection ends meanwhile."""
+        """Call a method of seamless-dask's client. ServiceError: the connection ended meanwhile."""
         try:
             return getattr(self.seamless_client, method)(*args, **options)
         except Exception as exc:
