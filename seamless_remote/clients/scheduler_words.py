@@ -6,9 +6,6 @@ from ..launching.launch import Launched
 from ..launching.service_log import ServiceLog
 from .scheduler_probe import Evidence
 
-LOG_LINES = 5
-"""How many lines of the scheduler's log an error quotes."""
-
 
 def unanswered(where: str, evidence: Evidence, words: str) -> str:
     """For a scheduler that cannot be connected to. `where` names it, `words` is the reason."""
@@ -49,7 +46,4 @@ def end_of_log(launched: Launched) -> str:
     Empty if it is on another machine.
     """
     log = ServiceLog.of(launched.launch_dict)
-    if log is None:
-        return ""
-    lines = log.last_lines(0, LOG_LINES)
-    return f". Its log is {log.path}" + ("; it ends with:\n" + "\n".join(lines) if lines else "")
+    return "" if log is None else f". {log.shown()}"

@@ -24,9 +24,6 @@ from .service_log import ServiceLog
 
 logger = logging.getLogger(__name__)
 
-LAST_LINES = 10
-"""Lines of a service's own log that an error quotes, at most."""
-
 LaunchDict = dict[str, Any]
 """A launch dict of seamless-config, the input of remote-http-launcher."""
 
@@ -241,9 +238,8 @@ def _words(launch_dict: LaunchDict, started: float) -> str:
     """What the service itself has said since its launch, or where to look for that."""
     log = ServiceLog.of(launch_dict)
     # Times of files may be coarse.
-    lines = [] if log is None else log.last_lines(started - 1.0, LAST_LINES)
-    if log is not None and lines:
-        return "\n".join((f"Its log, {log.path}, ends with:", *(f"    {line}" for line in lines)))
+    if log is not None and log.last_lines(started - 1.0, 1):
+        return log.shown(started - 1.0)
     log_file = launch_dict.get("log_file", "the log of remote-http-launcher")
     return f"Check that the service is installed and on the PATH; see {log_file}"
 

@@ -17,6 +17,9 @@ TAIL = 64 * 1024
 LONGEST_LINE = 500
 """Characters of a line that are shown."""
 
+SHOWN_LINES = 10
+"""How many lines an error quotes, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceLog:
@@ -53,3 +56,10 @@ class ServiceLog:
             return []
         lines = [line.rstrip() for line in text.splitlines()]
         return [line[:LONGEST_LINE] for line in lines if line][-count:]
+
+    def shown(self, since: float = 0.0) -> str:
+        """A sentence for an error: where the log is, and what `last_lines` gives, indented."""
+        lines = self.last_lines(since, SHOWN_LINES)
+        if not lines:
+            return f"Its log is {self.path}"
+        return "\n".join((f"Its log, {self.path}, ends with:", *(f"    {line}" for line in lines)))
