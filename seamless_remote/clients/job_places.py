@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 
@@ -20,7 +21,7 @@ descriptors itself as a rule, and what it does not run at once waits there no be
 COUNT_INTERVAL = 1.0
 """Seconds between two counts of the descriptors in use, at least."""
 
-_counted_at = -COUNT_INTERVAL
+_counted_at = -math.inf
 _others = 0
 
 

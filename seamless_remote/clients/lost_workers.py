@@ -8,6 +8,7 @@ else has a job running there, that is enough to know.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -28,7 +29,7 @@ class Workers:
         self.host = host
         self.told = False
         """Whether the user was told that some are missing."""
-        self._looked_at = -LOOK_INTERVAL
+        self._looked_at = -math.inf
         self._missing_since: float | None = None
 
     def missing_for(self) -> float:
