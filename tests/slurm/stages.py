@@ -24,7 +24,7 @@ PROGRAM_TIMEOUT = 2 * PATIENCE
 THEIRS: dict[str, Any] = {"warnings": ("default",), "allow": ("ResourceWarning",)}
 
 PROLOGUE = """
-import json, logging, os, signal, sys, threading
+import json, logging, os, sys, threading, time
 from pathlib import Path
 import seamless, seamless.config, seamless_remote
 from seamless.transformer import delayed, direct
@@ -65,6 +65,11 @@ def outcome(call):
         return call()
     except Exception as exc:
         return f"{type(exc).__name__}: {exc}"
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.05)
 
 
 def report(**found):

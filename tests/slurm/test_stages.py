@@ -47,9 +47,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_transformation_runs_in_a_slurm_job(
-    stage: SlurmHome, bench: Bench, folder: Path
-) -> None:
+def test_a_transformation_runs_in_a_slurm_job(stage: SlurmHome, bench: Bench, folder: Path) -> None:
     with program(stage, ONE_JOB, folder) as running:
         found = running.result()
     number, _, slurm_job = found["found"].partition(" in ")
