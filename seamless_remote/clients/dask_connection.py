@@ -90,13 +90,13 @@ class SchedulerConnection:
 
         evidence, words = self.diagnose()
         if evidence is not Evidence.ANSWERS:
-            raise self.unanswered(words)
+            raise self.unanswered(evidence, words)
         try:
             client = distributed.Client(
                 self.address, timeout=f"{CONNECT_TIMEOUT}s", set_as_default=False
             )
         except (OSError, ValueError) as exc:
-            raise self.unanswered(repr(exc)) from exc
+            raise self.unanswered(Evidence.SILENT, repr(exc)) from exc
         with self._lock:
             self.client = client
             # When a client loses its scheduler, Dask cancels every future that it knows, be it of a
@@ -107,13 +107,17 @@ class SchedulerConnection:
         if closed:
             self._close_clients()
             raise ServiceError(f"the connection to {self.address} was closed while it was opened")
-        self.seamless_client = SeamlessDaskClient(
-            client,
-            worker_plugin_workers=self.launched.launch_dict["file_parameters"]["cores"],
-            remote_clients=remote_clients,
-            is_local_cluster=self.is_local_cluster,
-            interactive=interactive,
-        )
+        try:
+            self.seamless_client = SeamlessDaskClient(
+                client,
+                worker_plugin_workers=self.launched.launch_dict["file_parameters"]["cores"],
+                remote_clients=remote_clients,
+                is_local_cluster=self.is_local_cluster,
+                interactive=interactive,
+            )
+        except Exception as exc:
+            # Dask has many errors for a scheduler that goes away while it is spoken to.
+            raise self.unanswered(Evidence.SILENT, repr(exc)) from exc
 
     def submit(self, submission: Any, **options: Any) -> Any:
         """Submit a transformation to seamless-dask; its futures, whose errors explain themselves.
@@ -147,9 +151,15 @@ class SchedulerConnection:
         """Ask the scheduler's port; if it was lost, note what becomes of the jobs. Blocks."""
         with self._diagnosis:
             evidence, words = probe(self.hostname, self.port)
-            if self.has_ended and self._reason is None:
-                self._reason = self._fate(evidence, words)
+            if self.has_ended:
+                self._conclude(evidence, words)
             return evidence, words
+
+    def lose(self, evidence: Evidence, words: str) -> None:
+        """The scheduler is lost, by what its port says: end the connection, if it has not ended."""
+        self._ended.set()
+        with self._diagnosis:
+            self._conclude(evidence, words)
 
     def explain(self, failure: Exception | None) -> Exception | None:
         """The error for a job whose wait ended with `failure` (None: it was over before).
@@ -196,12 +206,16 @@ class SchedulerConnection:
             self._ended.set()
         self._close_clients()
 
-    def unanswered(self, words: str) -> ServiceError:
+    def unanswered(self, evidence: Evidence, words: str) -> ServiceError:
         """The error for a scheduler that does not answer, for the reason in `words`."""
+        advice = (
+            "try again, and another one is launched"
+            if evidence is Evidence.GONE
+            else "nothing is launched in its place, for it may be busy: try again, or end it"
+        )
         return ServiceError(
-            f"the Dask scheduler of {self.name} at {self.address} does not answer: {words}. "
-            "Nothing is launched in the place of one that still listens, for it may be busy: try "
-            f"again, or end its process{self.log_text()}"
+            f"the Dask scheduler of {self.name} at {self.address} does not answer: {words}; "
+            f"{advice}{self.log_text()}"
         )
 
     def log_text(self) -> str:
@@ -224,6 +238,10 @@ class SchedulerConnection:
         if not self.has_ended:
             self._ended.set()
             self._on_change()
+
+    def _conclude(self, evidence: Evidence, words: str) -> None:
+        if self._reason is None:
+            self._reason = self._fate(evidence, words)
 
     def _fate(self, evidence: Evidence, words: str) -> str:
         where = f"the Dask scheduler of {self.name} at {self.address}"

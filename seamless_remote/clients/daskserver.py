@@ -31,6 +31,9 @@ from .scheduler_probe import Evidence
 
 logger = logging.getLogger(__name__)
 
+ATTEMPTS = 3
+"""How many schedulers may be found dead in a row before a renewal fails."""
+
 
 @dataclass(frozen=True, slots=True)
 class DaskserverSnapshot:
@@ -202,8 +205,7 @@ class DaskserverLaunchedHandle:
                     self._renewal = self._opening = None
                     self._last_error = str(exc)
             if kept:
-                # Its end may be lines of a log.
-                self.health.mark_down((str(exc).splitlines() or [repr(exc)])[0])
+                self.health.mark_down(_first_line(exc))
             with suppress(InvalidStateError):
                 renewal.set_exception(exc)
             if not isinstance(exc, Exception):
@@ -223,31 +225,60 @@ class DaskserverLaunchedHandle:
 
     def _renewed(self, renewal: Future[SchedulerConnection]) -> SchedulerConnection:
         former = self._connection
-        known = self._launch.current()
-        if known is not None:
-            suspect = former or SchedulerConnection(self.name, known, self._wake)
-            evidence, words = suspect.diagnose()
-            if former is not None and former.has_ended:
-                self.health.mark_down(words)
-            if evidence is Evidence.GONE:
-                self._launch.drop(known)
-            elif former is not None and not former.has_ended:
-                return former
-            elif evidence is Evidence.SILENT:
-                raise suspect.unanswered(words)
         if former is not None:
+            evidence, words = former.diagnose()
+            if evidence is not Evidence.GONE and not former.has_ended:
+                return former
+            # It was lost before Dask has noticed, if it ended itself in good order.
+            former.lose(evidence, words)
+            self.health.mark_down(words)
             former.close(self._left())
+            if evidence is Evidence.SILENT:
+                raise former.unanswered(evidence, words)
+            if evidence is Evidence.GONE:
+                self._launch.drop(former.launched)
         _require_conda_or_local(self._launch)
-        launched = self._launch.ensure()
-        if former is not None and launched is not former.launched:
+        connection = self._connected_to_a_living_one(renewal)
+        if former is not None and connection.launched is not former.launched:
             self.restarts += 1
+        return connection
+
+    def _connected_to_a_living_one(
+        self, renewal: Future[SchedulerConnection]
+    ) -> SchedulerConnection:
+        """Connect; again if the scheduler that was known has died, or a new one has meanwhile."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._connected(renewal)
+            except ServiceError as exc:
+                if self._launch.current() is not None or isinstance(exc, LaunchError):
+                    raise
+                logger.warning("%s", _first_line(exc))
+        return self._connected(renewal)
+
+    def _connected(self, renewal: Future[SchedulerConnection]) -> SchedulerConnection:
+        """Connect to the scheduler, launching it if need be. One that is gone is forgotten."""
+        self._require_wanted(renewal)
+        launched = self._launch.ensure()
         connection = SchedulerConnection(self.name, launched, self._wake)
+        self._require_wanted(renewal, connection)
+        try:
+            self._open(connection)
+        except BaseException:
+            connection.close(self._left())
+            if connection.diagnose()[0] is Evidence.GONE:
+                self._launch.drop(launched)
+            raise
+        return connection
+
+    def _require_wanted(
+        self, renewal: Future[SchedulerConnection], opening: SchedulerConnection | None = None
+    ) -> None:
+        """ServiceError if the stage was left; `opening` is closed if it is left from now on."""
         with self._lock:
             if self._renewal is not renewal:
                 raise ServiceError(self._left())
-            self._opening = connection
-        self._open(connection)
-        return connection
+            self._opening = opening
 
     def _open(self, connection: SchedulerConnection) -> None:
         from seamless_config import collect_remote_clients
@@ -256,11 +287,7 @@ class DaskserverLaunchedHandle:
         # The first time, seamless-dask shows that it waits for workers; not amid a user's program.
         interactive = bool(parameters.get("interactive")) and not self._has_connected
         started = time.perf_counter()
-        try:
-            connection.open(collect_remote_clients(self.placement.cluster), interactive=interactive)
-        except BaseException:
-            connection.close(self._left())
-            raise
+        connection.open(collect_remote_clients(self.placement.cluster), interactive=interactive)
         self._has_connected = True
         self.health.success(time.perf_counter() - started)
         logger.info(
@@ -278,6 +305,11 @@ class DaskserverLaunchedHandle:
         module = sys.modules.get("seamless_dask.transformer_client")
         if module is not None and module.get_seamless_dask_client() is self._gateway:
             module.set_seamless_dask_client(None)
+
+
+def _first_line(failure: BaseException) -> str:
+    """What an error says, without the lines of a log at its end."""
+    return (str(failure).splitlines() or [repr(failure)])[0]
 
 
 def _require_conda_or_local(launch: Launch) -> None:

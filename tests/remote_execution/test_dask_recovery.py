@@ -20,12 +20,16 @@ from seamless_remote import daskserver_remote
 from seamless_remote.clients import scheduler_watch
 
 launches = []
+deaths = []
 launch = remote_http_launcher.run
 
 def counted(config, **options):
+    result = launch(config, **options)
     if config["key"].startswith("daskserver"):
         launches.append(config["key"])
-    return launch(config, **options)
+        if deaths:
+            kill(deaths.pop())
+    return result
 
 remote_http_launcher.run = counted
 
@@ -65,8 +69,8 @@ def scheduler():
     return json.loads(path.read_text())["pid"]
 
 
-def kill():
-    os.kill(scheduler(), signal.SIGKILL)
+def kill(signal=signal.SIGKILL):
+    os.kill(scheduler(), signal)
 
 
 def daskserver():
@@ -121,7 +125,7 @@ if __name__ == "__main__":
     dashboard = daskserver().dashboard
     logged = [each for each in lines if dashboard in each[1]]
 
-    kill()
+    kill(signal.SIGTERM)  # it ends in good order, which Dask's client takes for no loss
     until(lambda: is_health("up") and daskserver().restarts == 1)
     found["after an idle one"] = increment(1)
     found["with an input of the first"] = add(five, 3).run()
@@ -131,9 +135,10 @@ if __name__ == "__main__":
     until(lambda: os.path.exists(started))
     launches.clear()
     kill()
+    met.join()
     seamless.config.set_stage()
     calls = [Background(lambda number=number: increment(number)) for number in range(100, 106)]
-    for each in (met, *calls):
+    for each in calls:
         each.join()
     open(released, "w").close()
     report(
@@ -176,6 +181,7 @@ if __name__ == "__main__":
     client = get_seamless_dask_client()
     waits = Background(lambda: client.get_fat_checksum_future(64 * "0"))
     daskserver_remote.deactivate()
+    deaths.append(signal.SIGKILL)  # the scheduler that is launched now dies at once
     gone = get_seamless_dask_client() is None
     waits.join()
     daskserver_remote.activate()
