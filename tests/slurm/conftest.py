@@ -12,6 +12,7 @@ from bench import Bench
 from stages import SlurmHome
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     absent = slurm.missing()
     if absent is not None:

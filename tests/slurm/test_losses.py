@@ -19,6 +19,24 @@ if __name__ == "__main__":
     seamless.close()
 """
 
+FATAL = """
+@delayed
+def fatal(started):
+    import os, subprocess, time
+
+    with open(started, "a") as file:
+        file.write(os.environ["SLURM_JOB_ID"] + "\\n")
+    subprocess.run(["scancel", os.environ["SLURM_JOB_ID"]])
+    while True:
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    seamless.config.init()
+    report(met=outcome(fatal(str(folder / "started")).run), then=job(25).run())
+    seamless.close()
+"""
+
 SCHEDULER = """
 if __name__ == "__main__":
     seamless.config.init()
@@ -61,6 +79,18 @@ def test_a_transformation_whose_slurm_job_reaches_its_walltime_runs_again(
     assert "JobState=TIMEOUT" in bench.job(first)
     assert found["found"] == second
     assert found["then"].startswith("20 in ")
+
+
+def test_a_transformation_that_loses_every_slurm_job_it_gets_ends_in_an_error(
+    own_stage: Callable[..., SlurmHome], folder: Path
+) -> None:
+    once_more = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+    with program(own_stage(), FATAL, folder, env=once_more) as running:
+        found = running.result()
+    first, second = running.started
+    assert first != second
+    assert "on 2 different workers, but all those workers died" in found["met"]
+    assert found["then"].startswith("25 in ")
 
 
 def test_a_killed_scheduler_is_launched_again_and_only_the_call_that_met_it_fails(
