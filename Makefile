@@ -43,9 +43,9 @@ demo: $(VENV)/for-demo
 test: check
 	$(RUN) -m pytest -n 4 $(ARGS)
 
-# Two at a time, each on a SLURM of its own.
+# Three at a time, each worker on a SLURM of its own.
 test-slurm: $(VENV)/for-test
-	$(RUN) -m pytest -n 2 tests/slurm $(ARGS)
+	$(RUN) -m pytest -n 3 tests/slurm $(ARGS)
 
 check: $(VENV)/for-test
 	$(RUN) -m ruff check .

@@ -187,8 +187,9 @@ class Bench:
     def _start(self, name: str, *arguments: str) -> None:
         program = _program(name)
         assert program is not None, missing()
-        # The kernel ends a daemon whose parent is killed.
-        command = ["setpriv", "--pdeathsig", "TERM", program, *arguments]
+        # The kernel ends a process whose parent is killed. munged undoes that for itself, hence
+        # timeout(1), which passes the signal on; 0 is no timeout.
+        command = ["setpriv", "--pdeathsig", "TERM", "timeout", "0", program, *arguments]
         with (self.folder / f"{name}.log").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
                 command,

@@ -27,9 +27,9 @@ def bench(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> It
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stage(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmHome]:
-    """The README's stage, which goes on from one test to the next."""
+    """The README's stage, which goes on from one test of a module to the next."""
     with closing(SlurmHome(tmp_path_factory.mktemp("stage") / "home", bench)) as home:
         yield home
 

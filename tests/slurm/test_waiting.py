@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import readme
 from bench import Bench
 from stages import Program, SlurmHome, program
 
@@ -48,6 +49,10 @@ def test_a_pending_slurm_job_is_named_once_with_its_reason(
     assert len(set(lines)) == len(lines)
     assert [line for line in lines if f"PENDING ({reason})" in line]
     assert "workers have come" in lines[-1]
+    shown = readme.outputs()[1].splitlines()
+    # Its reason may be in the words of another version of SLURM.
+    assert [line for line in lines if line.startswith(shown[0].partition("(")[0])]
+    assert lines[-1] == shown[-1]
 
 
 def test_a_refused_slurm_job_is_told_in_sbatchs_words(
@@ -57,4 +62,6 @@ def test_a_refused_slurm_job_is_told_in_sbatchs_words(
         running.wait_for(lambda: "sbatch: error" in str(said(running)), "sbatch's words")
         (folder / "seen").touch()
         running.result()
-    assert "invalid partition specified: nowhere" in said(running)[-1]
+    told, _, _ = said(running)[-1].partition(" (from ")
+    assert "invalid partition specified: nowhere" in told
+    assert told in readme.outputs()[2]
