@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import ServiceError
 from ..launching.launch import Launched, http_url
-from ..launching.service_log import ServiceLog
+from . import scheduler_words
 from .scheduler_probe import CONNECT_TIMEOUT, Evidence, probe
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,6 @@ LOSS_NOTICE = 1.0
 
 CALLBACK_THREAD = "Dask-Callback-Thread"
 """The thread in which Dask runs the callbacks of all futures, from the first one on."""
-
-LOG_LINES = 5
-"""How many lines of the scheduler's log an error quotes."""
 
 
 class SchedulerConnection:
@@ -50,6 +47,7 @@ class SchedulerConnection:
         self.hostname: str = launched.result["hostname"]
         self.port: int = launched.result["port"]
         self.address = f"tcp://{self.hostname}:{self.port}"
+        self._where = f"the Dask scheduler of {name} at {self.address}"
         dashboard_port = launched.result.get("dashboard_port")
         self.http = None if dashboard_port is None else http_url(self.hostname, int(dashboard_port))
         """Where it answers HTTP, the dashboard's pages among others."""
@@ -132,12 +130,23 @@ class SchedulerConnection:
                     f"the Dask scheduler of {self.name} was replaced while this transformation was "
                     "being submitted, and an input of it was lost: run it again"
                 )
-        futures = self.seamless_client.submit_transformation(submission, **options)
+        futures = self.ask("submit_transformation", submission, **options)
         if not isinstance(futures.thin, JobFuture):
             futures.thin = JobFuture(futures, self)
             self._jobs.add(futures.thin)
             self._on_change()
         return futures
+
+    def ask(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method of seamless-dask's client. ServiceError: the connection ended meanwhile."""
+        try:
+            return getattr(self.seamless_client, method)(*args, **options)
+        except Exception as exc:
+            # Not Dask's "Client is closed", if it was closed here because its scheduler died.
+            explained = self.explain(exc)
+            if explained is None:
+                raise
+            raise explained from None
 
     def owns(self, future: Any) -> bool:
         """Whether a Dask future is of a job that was submitted here."""
@@ -184,6 +193,8 @@ class SchedulerConnection:
             f"this transformation was started at the Dask scheduler of {self.name} by the parent "
             "of this process, which alone can wait for it; make it anew here"
         )
+        # A new one: a thread of the parent's may have held its lock.
+        self._ended = threading.Event()
         self._ended.set()
         client = self.client
         if client is not None:
@@ -208,25 +219,7 @@ class SchedulerConnection:
 
     def unanswered(self, evidence: Evidence, words: str) -> ServiceError:
         """The error for a scheduler that does not answer, for the reason in `words`."""
-        advice = (
-            "try again, and another one is launched"
-            if evidence is Evidence.GONE
-            else "nothing is launched in its place, for it may be busy: try again, or end it"
-        )
-        return ServiceError(
-            f"the Dask scheduler of {self.name} at {self.address} does not answer: {words}; "
-            f"{advice}{self.log_text()}"
-        )
-
-    def log_text(self) -> str:
-        """The scheduler's own log, for the end of an error message: where it is, its last lines."""
-        log = ServiceLog.of(self.launched.launch_dict)
-        if log is None:
-            return ""
-        lines = log.last_lines(0, LOG_LINES)
-        return f". Its log is {log.path}" + (
-            "; it ends with:\n" + "\n".join(lines) if lines else ""
-        )
+        return ServiceError(scheduler_words.unanswered(self._where, evidence, words) + self._log())
 
     async def _await_loss(self) -> None:
         """In Dask's loop: wait for the end of the connection."""
@@ -241,29 +234,10 @@ class SchedulerConnection:
 
     def _conclude(self, evidence: Evidence, words: str) -> None:
         if self._reason is None:
-            self._reason = self._fate(evidence, words)
+            self._reason = scheduler_words.fate_of_job(self._where, evidence, words) + self._log()
 
-    def _fate(self, evidence: Evidence, words: str) -> str:
-        where = f"the Dask scheduler of {self.name} at {self.address}"
-        if evidence is Evidence.ANSWERS:
-            return (
-                f"the connection to {where} broke while this transformation was there. The "
-                "scheduler runs, but lets go of the jobs of a client that is cut off. Run it "
-                "again; if its job came to an end, its result is found"
-            )
-        if evidence is Evidence.SILENT:
-            return (
-                f"the connection to {where} broke while this transformation was there, and since "
-                f"then it cannot be reached: {words}. Nothing is launched in its place, for it may "
-                f"be busy. Run it again when it answers{self.log_text()}"
-            )
-        return (
-            f"{where} has died ({words}) while this transformation was there. Its job is lost: the "
-            "workers end with their scheduler, and nobody is left to store its result, though its "
-            "code may run on for a while. A scheduler is launched again: run the transformation "
-            "again; if its job had come to an end before, its result is found"
-            f"{self.log_text()}"
-        )
+    def _log(self) -> str:
+        return scheduler_words.end_of_log(self.launched)
 
     def _close_clients(self) -> None:
         client, seamless_client = self.client, self.seamless_client

@@ -48,6 +48,14 @@ class Gateway:
         """Submit a transformation; its futures raise a ServiceError if the scheduler dies."""
         return self._acquire().submit(submission, **options)
 
+    def get_fat_checksum_future(self, checksum: Any) -> Any:
+        """The future of an input's buffer."""
+        return self._acquire().ask("get_fat_checksum_future", checksum)
+
+    def get_fat_finger_checksum_future(self, checksum: Any) -> Any:
+        """The same, for an input that may have to be computed again."""
+        return self._acquire().ask("get_fat_finger_checksum_future", checksum)
+
     def ensure_fat_future(self, futures: Any) -> Any:
         """The future of the result of a transformation, for another one that depends on it."""
         return self._result_of(futures, "ensure_fat_future", "get_fat_checksum_future")
@@ -74,11 +82,11 @@ class Gateway:
     def _result_of(self, futures: Any, of_job: str, of_checksum: str) -> Any:
         connection = self._acquire()
         if connection.owns(futures.base):
-            return getattr(connection.seamless_client, of_job)(futures)
+            return connection.ask(of_job, futures)
         # It was run at a former scheduler, or by the parent of a forked process.
         if futures.result_checksum is None:
             raise ServiceError(
                 "an input of this transformation was being computed at a Dask scheduler that this "
                 "process is no longer connected to: run it again, then this one"
             )
-        return getattr(connection.seamless_client, of_checksum)(futures.result_checksum)
+        return connection.ask(of_checksum, futures.result_checksum)

@@ -317,7 +317,8 @@ def dask(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def run(home: Home, code: str, folder: Path, *arguments: object, **options: Any) -> dict[str, Any]:
     """What a program of this module reports."""
     given = [str(folder), *map(str, arguments)]
-    program = home.run(PROLOGUE + code, arguments=given, **THEIRS, **options)
+    # A launch takes many seconds on a busy machine, and a program here may wait for three.
+    program = home.run(PROLOGUE + code, arguments=given, timeout=280, **THEIRS, **options)
     reported: dict[str, Any] = json.loads(program.stdout.splitlines()[-1])
     return reported | {"stderr": program.stderr}
 
