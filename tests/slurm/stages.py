@@ -95,6 +95,8 @@ class SlurmHome(Home):
                 self.write(name, text)
         clusters = path / ".seamless" / "clusters.yaml"
         definition = yaml.safe_load(clusters.read_text())
+        # Dask would leave its scratch space in the README's /tmp.
+        changes = {"tmpdir": str(path / "tmp"), **changes}
         definition[self.cluster]["queues"]["normal"].update(changes)
         write_yaml(clusters, definition)
 
