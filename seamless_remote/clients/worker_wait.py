@@ -50,7 +50,7 @@ def reason(launched: Launched, load: Load) -> str:
     if load.workers:
         return "no worker that it has offers the resources that they ask for"
     log = ServiceLog.of(launched.launch_dict)
-    queued = _queued(launched)
+    queued = _queued(launched, log)
     if queued:
         return f"SLURM says of its jobs named {JOB_NAME}: {', '.join(queued)}"
     if log is None:
@@ -68,8 +68,11 @@ def refusals_in(lines: list[str]) -> list[str]:
     return list(dict.fromkeys(found))[-2:]
 
 
-def _queued(launched: Launched) -> list[str]:
-    """The states of the worker jobs in SLURM's queue; empty if there is none, or no SLURM here."""
+def _queued(launched: Launched, log: ServiceLog | None) -> list[str]:
+    """The states of the worker jobs in SLURM's queue; empty if there is none, or no SLURM here.
+
+    Other stages have jobs of the same name. Each writes beside the log of its own scheduler.
+    """
     here = launched.launch_dict.get("hostname") is None
     if "SLURM" not in launched.launch_dict["cluster_string"] or not here:
         return []
@@ -79,7 +82,7 @@ def _queued(launched: Launched) -> list[str]:
     command = [squeue, "--noheader", "--me", "--name", JOB_NAME]
     try:
         answer = subprocess.run(
-            [*command, "--format", "%T (%r)"],
+            [*command, "--Format", "State:|,Reason:|,StdOut:|"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -91,9 +94,14 @@ def _queued(launched: Launched) -> list[str]:
     if answer.returncode:
         logger.debug("squeue fails: %s", answer.stderr.strip())
         return []
-    # A job that runs has "None" for a reason.
-    states = (line.strip().removesuffix(" (None)") for line in answer.stdout.splitlines())
-    return sorted({state for state in states if state})
+    states = set()
+    for line in answer.stdout.splitlines():
+        state, _, rest = line.partition("|")
+        why, _, output = rest.partition("|")
+        if log is None or output.startswith(str(log.path)):
+            # A job that runs has "None" for a reason.
+            states.add(state if why in ("", "None") else f"{state} ({why})")
+    return sorted(states)
 
 
 class WorkerWait:

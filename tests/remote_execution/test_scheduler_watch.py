@@ -121,12 +121,21 @@ def test_the_reason_for_a_wait_is_the_queues_own(
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
     on_slurm = launched(home, "dask_jobqueue::SLURMCluster")
     nobody, some = Load(workers=0, unrunnable=1), Load(workers=1, unrunnable=1)
-    answer.write_text("PENDING (Resources)\nPENDING (Priority)\nPENDING (Resources)\n")
-    assert "PENDING (Priority), PENDING (Resources)" in reason(on_slurm, nobody)
+    log = home.state / "server" / "daskserver-test.log"
+    mine, others = f"{log}-%j.out|", f"{log.with_name('daskserver-other.log')}-%j.out|"
+    queue = [
+        f"PENDING|Resources|{mine}",
+        f"PENDING|Priority|{mine}",
+        f"PENDING|Resources|{mine}",
+        f"RUNNING|None|{others}",
+        f"COMPLETING|None|{mine}",
+    ]
+    answer.write_text("\n".join(queue))
+    found = reason(on_slurm, nobody)
+    assert found.endswith(": COMPLETING, PENDING (Priority), PENDING (Resources)")
     assert "SLURM" not in reason(launched(home), nobody)
     assert "resources" in reason(on_slurm, some)
-    answer.write_text("")
-    log = home.state / "server" / "daskserver-test.log"
+    answer.write_text(f"RUNNING|None|{others}")
     log.parent.mkdir(parents=True)
     log.write_text("\n".join(REFUSED_JOB))
     assert REFUSED_JOB[-1] in reason(on_slurm, nobody)
