@@ -61,7 +61,8 @@ class _Watch:
         if connection is not None:
             self._took_up(connection)
             keepalive = call.settings.keepalive_interval
-            interval = min(BUSY_INTERVAL, keepalive) if connection.pending() else keepalive
+            busy = connection.pending() or self._wait.said is not None
+            interval = min(BUSY_INTERVAL, keepalive) if busy else keepalive
             pause = self._looked_at + interval - time.monotonic()
             if pause > 0:
                 return pause
@@ -92,14 +93,14 @@ class _Watch:
             self._renew_at = 0.0
 
     async def _look(self, call: Call, connection: SchedulerConnection) -> None:
-        """Ping the scheduler, and ask what its work waits for if it has work of this process."""
+        """Ping the scheduler, and find out whether the work of this process waits for workers."""
         handle = self.handle
         if connection.http is None:
             return
         jobs = connection.pending()
         started = time.perf_counter()
         try:
-            load = await _ask(call, connection.http, with_load=jobs > 0)
+            load = await _ask(call, connection.http)
         except ConnectError as exc:
             # Nobody listens at the dashboard's port. The scheduler's own port decides; nothing
             # happens to a connection whose scheduler still listens there.
@@ -116,24 +117,22 @@ class _Watch:
                 handle.waits_for = self._wait.said
 
 
-async def _ask(call: Call, url: str, *, with_load: bool) -> Load | None:
-    """Ask the scheduler over HTTP, in the loop that does all its work, whether it is well.
+async def _ask(call: Call, url: str) -> Load | None:
+    """Ask the scheduler for its load over HTTP, which the loop that does all its work answers.
 
-    Its load as well if `with_load`; None if it does not tell. ServiceError: it does not answer
-    within the healthcheck timeout.
+    None if it does not tell. ServiceError: it does not answer within the healthcheck timeout.
     """
     origin, path = parse_url(url)
-    question = "/json/counts.json" if with_load else "/health"
     response = await connections.transport.send(
         call,
-        Request("GET", f"{path}{question}"),
+        Request("GET", f"{path}/json/counts.json"),
         origin,
         lane=CONTROL_LANE,
         read_timeout=call.settings.healthcheck_timeout,
         bound=call.settings.max_connections,
     )
     body = await response.read(ANSWER_LIMIT)
-    if not with_load or response.status != 200:
+    if response.status != 200:
         return None
     try:
         counts = json.loads(body)

@@ -9,10 +9,10 @@ import readme
 from bench import Bench
 from stages import Program, SlurmHome, program
 
-ONE_JOB = """
+HELD = """
 if __name__ == "__main__":
     seamless.config.init()
-    report(found=job(40).run())
+    report(found=held(str(folder / "started"), str(folder / "released")).run())
     seamless.close()
 """
 
@@ -38,14 +38,16 @@ def test_a_pending_slurm_job_is_named_once_with_its_reason(
 ) -> None:
     with (
         bench.drained("repair of the cooling") as resume,
-        program(own_stage(), ONE_JOB, folder) as running,
+        program(own_stage(), HELD, folder) as running,
     ):
         running.wait_for(lambda: "PENDING" in str(said(running)), "the line that says it waits")
         reason = bench.run("squeue", "--noheader", "--format", "%r")
         resume()
+        running.wait_for(lambda: "have come" in str(said(running)), "the line that says no more")
+        running.release()
         found = running.result()
     lines = said(running)
-    assert found["found"].startswith("40 in ")
+    assert [found["found"]] == running.started
     assert len(set(lines)) == len(lines)
     assert [line for line in lines if f"PENDING ({reason})" in line]
     assert "workers have come" in lines[-1]
