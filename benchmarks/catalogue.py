@@ -53,6 +53,7 @@ TITLES = {
     "jobs-close": "seamless.close() with 100 jobs in flight, stub jobserver",
     "jobs-real": "400 jobs at a launched jobserver",
     "first-result": "first result on a cold cluster with a jobserver",
+    "dask-first": "first result on a warm Dask stage, 3 programs",
 }
 """How each case is shown."""
 
@@ -78,7 +79,7 @@ class Case:
 
 
 FEW_ROUNDS = 2
-LONG = ("waiting-100000", "storm", "resolve-output-huge", "jobs-real")
+LONG = ("waiting-100000", "storm", "resolve-output-huge", "jobs-real", "dask-first")
 
 _BOTH = ("ours", "published")
 _ASYNCIO = ("ours", "ours-host", "published")
@@ -93,6 +94,7 @@ _HASH = "the server, which hashes before its first byte"
 _LOCK = "Python's lock, which the computation holds 5 ms at a time"
 _WORKERS = "the jobserver's two workers"
 _LAUNCHES = "the start of three services, of a worker and of Python"
+_IMPORTS = "the start of Python and the imports of Dask"
 
 CASES = (
     Case("lookups-gathered", "lookups.gathered", "database", _ALL, {"count": LOOKUPS}, _SQL),
@@ -126,4 +128,5 @@ CASES = (
     Case("jobs-close", "jobs.closed", "held-jobs", _BOTH, {"count": 100}),
     Case("jobs-real", "programs.many_results", "", _BOTH, {"count": 400}, _WORKERS),
     Case("first-result", "programs.first_result", "", _BOTH, {}, _LAUNCHES),
+    Case("dask-first", "programs.warm_result", "", _BOTH, {"count": 3}, _IMPORTS),
 )

@@ -39,7 +39,8 @@ class Target:
 def ratios(mine: Sequence[Run], theirs: Sequence[Run], figure: str) -> list[float]:
     """The figure of each run to that of the other peer's run in the same round.
 
-    Only where both did all that was asked: a call that fails fast is no fast call.
+    Only where both did all that was asked: a call that fails fast is no fast call, and closing that
+    leaves jobs behind is no fast closing.
     """
     return [
         one[figure] / other[figure]
@@ -54,7 +55,7 @@ def number(value: float) -> str:
 
 
 def _complete(run: Run) -> bool:
-    return "error" not in run and not run.get("errors")
+    return not any(run.get(failing) for failing in ("error", "errors", "lost"))
 
 
 _ANY = ("ours",)
@@ -102,6 +103,7 @@ _AIMS = [
     *_aim("jobs-100000", _ASYNCIO, errors=0, waiting_bytes=20_000),
     *_aim("jobs-close", _ANY, wall=2.0, lost=0),
     *_aim("jobs-real", _ANY, "published", wall=1.0),
+    *_aim("dask-first", _ANY, "published", wall=1.0),
     *_aim("resolve-output", _ANY, "curl", wall=1.4),
     *_aim("resolve-output", _ANY, peak_mb=100),
     *_aim("resolve-output-huge", _ANY, "curl", wall=1.15),

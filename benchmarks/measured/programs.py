@@ -1,4 +1,4 @@
-"""Programs: curl, the command-line tools, and a first program on a cluster where nothing runs yet.
+"""Programs: curl, the command-line tools, and programs on a cluster that they launch.
 
 The figures are the program's, without those of the services that it launches.
 """
@@ -23,7 +23,7 @@ from task import Task, file_checksum, require, take_stored
 _SCRIPTS = Path(sys.executable).parent
 _RESOLVE = str(_SCRIPTS / "seamless-resolve")
 _FIRST_PROGRAM = """
-import json, os, time
+import json, os, sys, time
 import seamless, seamless.config
 from seamless.transformer import delayed
 
@@ -34,7 +34,7 @@ def multiply(a, b):
 
 if __name__ == "__main__":
     seamless.config.init()
-    product, worker = multiply(6, 7).run()
+    product, worker = multiply(6, int(sys.argv[1])).run()
     at = time.monotonic()
     print(json.dumps({"product": product, "at": at, "remote": worker != os.getpid()}), flush=True)
     seamless.close()
@@ -58,7 +58,7 @@ if __name__ == "__main__":
     print(json.dumps({"results": results, "wall": wall}), flush=True)
     seamless.close()
 """
-_LAUNCHED = {"hashserver", "database", "jobserver"}
+_STORES = {"hashserver", "database"}
 
 
 def downloaded(task: Task) -> Report:
@@ -102,34 +102,60 @@ def help_text(task: Task) -> Report:
 
 def first_result(task: Task) -> Report:
     """From the start of a program to the first result of its jobserver, three launches included."""
-    meter, told = _program(task, _FIRST_PROGRAM)
-    require(told["product"] == 42, "the job's result")
-    require(told["remote"], "the job ran in the program, not in a worker")
-    return meter.report(wall=told["at"] - told["started"])
+    with _home(task["scratch"], _FIRST_PROGRAM, remote="jobserver") as home:
+        meter, wall = _timed_first(home, 7)
+    return meter.report(wall=wall)
+
+
+def warm_result(task: Task) -> Report:
+    """From the start of a program to its first result, where an earlier one launched Dask's stage.
+
+    It is the mean of `count` programs in turn; the peak of memory is that of the earlier one too.
+    """
+    count = task["count"]
+    with _home(task["scratch"], _FIRST_PROGRAM, remote="daskserver") as home:
+        _timed_first(home, 7)
+        launched = _launched(home)
+        with Meter(children=True) as meter:
+            # Each multiplies by another number: the database has the earlier results.
+            walls = [_timed_first(home, 8 + number)[1] for number in range(count)]
+        require(_launched(home) == launched, "the stage was warm, but a service is another process")
+    return meter.report(count, wall=sum(walls) / count)
 
 
 def many_results(task: Task) -> Report:
     """`count` jobs at once at a jobserver that is up; the CPU time is that of the whole program."""
     count = task["count"]
-    meter, told = _program(task, _MANY_PROGRAM, str(count))
+    with _home(task["scratch"], _MANY_PROGRAM, remote="jobserver") as home:
+        meter, told = _program(home, count)
     require(told["results"] == [number**2 for number in range(count)], "the jobs' results")
     return meter.report(wall=told["wall"])
 
 
-def _program(task: Task, source: str, *arguments: str) -> tuple[Meter, dict[str, Any]]:
-    """Run a program on a cluster where nothing runs yet; what it tells, and when it `started`."""
-    with _home(task["scratch"], source) as home:
-        # No setting of the user's own is to lead elsewhere.
-        path = f"{_SCRIPTS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        environment = {"HOME": str(home), "TMPDIR": str(home), "PATH": path}
-        program = [sys.executable, "program.py", *arguments]
-        with Meter(children=True) as meter:
-            started = time.monotonic()
-            printed = subprocess.check_output(program, cwd=home / "project", env=environment)
-        states = (home / ".remote-http-launcher" / "server").glob("*.json")
-        launched = {path.stem.partition("-")[0] for path in states}
-    require(launched == _LAUNCHED, f"launched: {sorted(launched)}")
+def _timed_first(home: Path, factor: int) -> tuple[Meter, float]:
+    """Run the first program; also the seconds from its start to its result."""
+    meter, told = _program(home, factor)
+    require(told["product"] == 6 * factor, "the job's result")
+    require(told["remote"], "the job ran in the program, not in a worker")
+    return meter, told["at"] - told["started"]
+
+
+def _program(home: Path, argument: int) -> tuple[Meter, dict[str, Any]]:
+    """Run the program in this HOME; what it tells, and when it `started`."""
+    # No setting of the user's own is to lead elsewhere.
+    path = f"{_SCRIPTS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environment = {"HOME": str(home), "TMPDIR": str(home), "PATH": path}
+    program = [sys.executable, "program.py", str(argument)]
+    with Meter(children=True) as meter:
+        started = time.monotonic()
+        printed = subprocess.check_output(program, cwd=home / "project", env=environment)
     return meter, {**json.loads(printed.splitlines()[-1]), "started": started}
+
+
+def _launched(home: Path) -> dict[str, int]:
+    """The process of each launched service, by the kind of service."""
+    states = (home / ".remote-http-launcher" / "server").glob("*.json")
+    return {path.stem.partition("-")[0]: json.loads(path.read_text())["pid"] for path in states}
 
 
 def _run(*command: str | Path, **variables: str) -> Report:
@@ -139,22 +165,34 @@ def _run(*command: str | Path, **variables: str) -> Report:
 
 
 @contextlib.contextmanager
-def _home(scratch: str, source: str) -> Iterator[Path]:
-    """A HOME with a cluster and a project; every process that has it ends with the block."""
+def _home(scratch: str, source: str, *, remote: str) -> Iterator[Path]:
+    """A HOME with a cluster and a project whose jobs go to `remote`, which must be launched by then.
+
+    Every process that has this HOME ends with the block.
+    """
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         home = Path(folder)
+        ports = {"network_interface": "127.0.0.1", "port_start": 20000, "port_end": 31999}
         frontend = {
             "hashserver": {"bufferdir": str(home / "buffers")},
             "database": {"database_dir": str(home / "database")},
-            "jobserver": {
-                "conda": None,
-                "network_interface": "127.0.0.1",
-                "port_start": 20000,
-                "port_end": 31999,
-            },
+            "jobserver": {"conda": None, **ports},
+            "daskserver": ports,
+        }
+        queue = {
+            "conda": None,
+            "walltime": "1:00:00",
+            "cores": 2,
+            "memory": "2GB",
+            "tmpdir": str(home),
+            "unknown_task_duration": "1s",
+            "target_duration": "1m",
+            "maximum_jobs": 1,
+            "interactive": True,
         }
         cluster = {"type": "local", "workers": 2, "frontends": [frontend]}
-        profile = [{"cluster": "here"}, {"execution": "remote"}, {"remote": "jobserver"}]
+        cluster |= {"queues": {"main": queue}, "default_queue": "main"}
+        profile = [{"cluster": "here"}, {"execution": "remote"}, {"remote": remote}]
         clusters = {"local_cluster": "here", "here": cluster}
         for path, content in {
             ".seamless/clusters.yaml": json.dumps(clusters),  # which is YAML as well
@@ -166,6 +204,7 @@ def _home(scratch: str, source: str) -> Iterator[Path]:
             (home / path).write_text(content)
         try:
             yield home
+            require(_launched(home).keys() == {*_STORES, remote}, f"launched: {_launched(home)}")
         finally:
             _kill_processes(home)
 
