@@ -103,7 +103,6 @@ _AIMS = [
     *_aim("jobs-100000", _ASYNCIO, errors=0, waiting_bytes=20_000),
     *_aim("jobs-close", _ANY, wall=2.0, lost=0),
     *_aim("jobs-real", _ANY, "published", wall=1.0),
-    *_aim("dask-first", _ANY, "published", wall=1.0),
     *_aim("resolve-output", _ANY, "curl", wall=1.4),
     *_aim("resolve-output", _ANY, peak_mb=100),
     *_aim("resolve-output-huge", _ANY, "curl", wall=1.15),

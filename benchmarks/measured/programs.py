@@ -166,7 +166,7 @@ def _run(*command: str | Path, **variables: str) -> Report:
 
 @contextlib.contextmanager
 def _home(scratch: str, source: str, *, remote: str) -> Iterator[Path]:
-    """A HOME with a cluster and a project whose jobs go to `remote`, which must be launched by then.
+    """A HOME with a cluster and a project whose jobs go to `remote`, which the block has to launch.
 
     Every process that has this HOME ends with the block.
     """
