@@ -22,7 +22,7 @@ _FALSE = ("0", "false", "no", "off", "")
 class Settings:
     """Timeouts, bounds and switches. Times are in seconds; a timeout of None means no timeout.
 
-    Each of the first ten fields has an environment variable (see `from_environment`). The others
+    Each of the first eleven fields has an environment variable (see `from_environment`). The others
     can only be set by a host that passes its own settings to `open_nursery`.
     """
 
@@ -35,6 +35,8 @@ class Settings:
     """One call to one service, retries included."""
     healthcheck_timeout: float | None = 10.0
     """One ping."""
+    launch_timeout: float | None = 300.0
+    """The launch of one service on another machine."""
     database_max_inflight: int = 30
     """Database requests in flight at once in this process; 0 means unbounded."""
     max_jobs: int = 0
@@ -74,6 +76,7 @@ class Settings:
             healthcheck_timeout=read.timeout(
                 "SEAMLESS_REMOTE_HEALTHCHECK_TIMEOUT", default.healthcheck_timeout
             ),
+            launch_timeout=read.timeout("SEAMLESS_REMOTE_LAUNCH_TIMEOUT", default.launch_timeout),
             database_max_inflight=read.count(
                 "SEAMLESS_DATABASE_MAX_INFLIGHT", default.database_max_inflight
             ),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..nursery.process import start_worker
+from .frontend_launch import frontend_of, launch_on_frontend
 from .status_file import StatusFile
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,10 @@ def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
 
     Blocks the calling thread for seconds. Errors of the launcher pass through: OSError, ValueError,
     and its LauncherError, a RuntimeError. EndedAtStartError: the service's process has ended; the
-    launcher may take ten seconds more to notice.
+    launcher may take ten seconds more to notice. FrontendLaunchError, for one on another machine.
     """
+    if frontend_of(launch_dict) is not None:
+        return launch_on_frontend(name, launch_dict)
     status_file = StatusFile.of(launch_dict)
     # While the interpreter exits, a worker thread would never get to run.
     if status_file is None or sys.is_finalizing():

@@ -20,6 +20,7 @@ from ..errors import LaunchError
 from ..nursery.process import start_worker
 from ..nursery.waiter import wait_for
 from .external_launcher import EndedAtStartError, run_launcher
+from .frontend_launch import FrontendLaunchError, frontend_of
 from .service_log import ServiceLog
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,16 @@ class Launched:
     port: int
     launch_dict: LaunchDict
     result: dict[str, Any]
+
+    @property
+    def frontend(self) -> str | None:
+        """The name by which ssh knows the service's machine; None if it is this one."""
+        return frontend_of(self.launch_dict)
+
+    @property
+    def is_tunneled(self) -> bool:
+        """Whether the way to it is an ssh tunnel."""
+        return "tunneled-port" in self.result
 
 
 def working_directory(launch_dict: LaunchDict) -> str | None:
@@ -204,6 +215,8 @@ class Launch:
             try:
                 return self._launch_with(at_port)
             except LaunchError as exc:
+                if isinstance(exc.__cause__, FrontendLaunchError) and exc.__cause__.cannot_log_in:
+                    raise
                 logger.info("could not launch %s at its former port %d: %s", self.name, port, exc)
         return None
 
@@ -220,18 +233,24 @@ class Launch:
                 logger.info("%s was not ready yet: %s; looking again", self.name, exc)
                 result = run_launcher(self.name, launch_dict)
             return _launched(launch_dict, result)
+        except FrontendLaunchError as exc:
+            raise LaunchError(f"could not launch {self.name}: {exc}") from exc
         except Exception as exc:
             raise LaunchError(
-                f"could not launch {self.name}: {_reason(exc)}. {_words(launch_dict, started)}"
+                f"could not launch {self.name}: {_reason(exc, launch_dict)}. "
+                f"{_words(launch_dict, started)}"
             ) from exc
 
 
-def _reason(exc: Exception) -> str:
+def _reason(exc: Exception, launch_dict: LaunchDict) -> str:
     if isinstance(exc, EndedAtStartError):
         return str(exc)
     # The launcher's message may end with a whole traceback. Its last line is the reason.
     reason = (str(exc).strip() or "no reason given").splitlines()[-1]
-    return f"{type(exc).__name__}: {reason}".rstrip(".")
+    # "workdir must be ...": it does not say which.
+    named = launch_dict.get(reason.split()[0])
+    shown = "" if named is None else f" (it is {named!r})"
+    return f"{type(exc).__name__}: {reason}".rstrip(".") + shown
 
 
 def _words(launch_dict: LaunchDict, started: float) -> str:

@@ -7,6 +7,7 @@ the launcher's own.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,21 @@ class ServiceLog:
                 text = log.read(TAIL).decode(errors="replace")
         except OSError:
             return []
-        lines = [line.rstrip() for line in text.splitlines()]
-        return [line[:LONGEST_LINE] for line in lines if line][-count:]
+        return last_lines(text, count)
 
     def shown(self, since: float = 0.0) -> str:
         """A sentence for an error: where the log is, and what `last_lines` gives, indented."""
-        lines = self.last_lines(since, SHOWN_LINES)
-        if not lines:
-            return f"Its log is {self.path}"
-        return "\n".join((f"Its log, {self.path}, ends with:", *(f"    {line}" for line in lines)))
+        return quoted(str(self.path), self.last_lines(since, SHOWN_LINES))
+
+
+def last_lines(text: str, count: int) -> list[str]:
+    """The last `count` lines with anything in them, shortened if they are long."""
+    lines = [line.rstrip() for line in text.splitlines()]
+    return [line[:LONGEST_LINE] for line in lines if line][-count:]
+
+
+def quoted(place: str, lines: Sequence[str]) -> str:
+    """A sentence for an error: where a service's log is, and the end of it, indented."""
+    if not lines:
+        return f"Its log is {place}"
+    return "\n".join((f"Its log, {place}, ends with:", *(f"    {line}" for line in lines)))

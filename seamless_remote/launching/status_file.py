@@ -13,28 +13,21 @@ file and the healthcheck more often finds the service up to a second earlier.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import http.client
 import json
-import logging
 import os
-import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-logger = logging.getLogger(__name__)
+from .healthcheck import is_healthy
+from .launch_lock import launch_lock
 
 HEALTHCHECK_TIMEOUT = 1.0
 """Seconds to wait for one answer to the healthcheck; the caller tries again."""
 
 LOCK_PATIENCE = 60.0
 """Seconds to wait for a launch by another process, as long as the launcher waits for a service."""
-
-LOCK_INTERVAL = 0.05
-"""Seconds between two attempts to take the lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,59 +95,8 @@ class StatusFile:
 
     def answers(self, service: Running) -> bool:
         """Whether the service passes its healthcheck. Blocks, up to `HEALTHCHECK_TIMEOUT`."""
-        connection = http.client.HTTPConnection(
-            service.host, service.port, timeout=HEALTHCHECK_TIMEOUT
-        )
-        try:
-            connection.request("GET", self.healthcheck)
-            return 200 <= connection.getresponse().status < 300
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return is_healthy(service.host, service.port, self.healthcheck, HEALTHCHECK_TIMEOUT)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the file lock that serializes the launches of this service by several processes.
-
-        Without it, two processes that find no service running would start one each. Blocks the
-        thread until the lock is free. Goes on without the lock after `LOCK_PATIENCE`, and if the
-        file system has no locks.
-        """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as exc:
-            logger.debug("cannot lock the launch of %s: %s", self.path, exc)
-            yield
-            return
-        try:
-            _acquire(lock, self.path)
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                # Unlock explicitly: closing does not release the lock if a process was forked
-                # meanwhile, because the child has the same open file.
-                fcntl.flock(lock, fcntl.LOCK_UN)
-            os.close(lock)
-
-
-def _acquire(lock: int, path: Path) -> None:
-    deadline = time.monotonic() + LOCK_PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                logger.warning(
-                    "another process has held the launch lock of %s for %g s; launching anyway",
-                    path,
-                    LOCK_PATIENCE,
-                )
-                return
-            time.sleep(LOCK_INTERVAL)
-        except OSError as exc:
-            # Some network file systems have no locks.
-            logger.debug("cannot lock the launch of %s: %s", path, exc)
-            return
+    def lock(self) -> AbstractContextManager[None]:
+        """The lock that serializes the launches of this service by several processes."""
+        return launch_lock(self.path.with_suffix(".lock"), LOCK_PATIENCE)

@@ -1,0 +1,112 @@
+"""Launches a service on a frontend: another machine, by way of ssh, perhaps behind a tunnel.
+
+One launch of a service at a time is made from this machine, by whatever programs. A record of an
+earlier launch at whose address the service answers saves all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from ..nursery import process
+from .client_record import ClientRecord
+
+logger = logging.getLogger(__name__)
+
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from seamless_remote.launching.frontend_process import main; main()"
+)
+
+LOCK_PATIENCE = 300.0
+"""Seconds to wait for a launch by another process if launches have no bound."""
+
+
+class FrontendLaunchError(RuntimeError):
+    """A launch on a frontend failed; the text says why, and what to do.
+
+    `cannot_log_in`: not even the login succeeded.
+    """
+
+    def __init__(self, text: str, *, cannot_log_in: bool = False) -> None:
+        super().__init__(text)
+        self.cannot_log_in = cannot_log_in
+
+
+def frontend_of(launch_dict: dict[str, Any]) -> str | None:
+    """The name by which ssh knows the machine of the service; None for a service of this one."""
+    host = launch_dict.get("hostname")
+    if host is None:
+        return None
+    ssh_host = launch_dict.get("ssh_hostname")
+    return str(host if ssh_host is None else ssh_host)
+
+
+def launch_on_frontend(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
+    """The record of the service's connection: `hostname`, `port` and more (see `ClientRecord`).
+
+    Blocks for seconds, for `Settings.launch_timeout` at most. LauncherError for a launch dict that
+    the launcher rejects; FrontendLaunchError.
+    """
+    record = ClientRecord.of(launch_dict)
+    timeout = process.settings().launch_timeout
+    started = time.monotonic()
+    with record.lock(LOCK_PATIENCE if timeout is None else timeout):
+        found = record.answering()
+        if found is not None:
+            return found
+        record.forget()
+        if timeout is not None:
+            timeout = max(1.0, timeout - (time.monotonic() - started))
+        return _launched(name, launch_dict, record, timeout)
+
+
+def _launched(
+    name: str, launch_dict: dict[str, Any], record: ClientRecord, timeout: float | None
+) -> dict[str, Any]:
+    wanted = {
+        "host": frontend_of(launch_dict),
+        "key": record.path.stem,
+        "launch_dict": launch_dict,
+        "tunnels": str(record.tunnels),
+        "timeout": timeout,
+    }
+    line = json.dumps(wanted).encode() + b"\n"
+    # Where nobody looks at it, its progress is not shown: it is in the launcher's log.
+    stderr = None if sys.stderr is not None and sys.stderr.isatty() else subprocess.STDOUT
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,
+    )
+    with launcher:
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        # It ends itself when this end of the pipe is closed.
+        with suppress(BrokenPipeError):
+            launcher.stdin.write(line)
+            launcher.stdin.flush()
+        output = launcher.stdout.read().decode(errors="replace")
+    report = _report_in(output)
+    logger.debug("the launch of %s came to: %s", name, report)
+    if "result" not in report:
+        text = report.get("error", f"the launching process failed: {output.strip()[-500:]}")
+        raise FrontendLaunchError(text, cannot_log_in=bool(report.get("login")))
+    result: dict[str, Any] = report["result"]
+    return result
+
+
+def _report_in(output: str) -> dict[str, Any]:
+    try:
+        report = json.loads((output.strip() or "{}").splitlines()[-1])
+    except ValueError:
+        return {}
+    return report if isinstance(report, dict) else {}

@@ -1,0 +1,79 @@
+"""A launch on a frontend, as the program of a process of its own (see `frontend_launch`).
+
+All that it starts for the launch is in its process group, and ends with it: when the launch is
+over, when its time has run out, and when the process that wants it has gone. Tunnels and their
+monitors, which are to stay, are not in that group. It has no standard input and no terminal to ask
+at, and neither has any `ssh` that it starts.
+
+It reads one line of JSON, and writes one line of JSON, the last one of its output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import threading
+from typing import Any
+
+from .frontend_causes import launch_cause, login_cause
+from .launcher_report import LauncherReport
+from .ssh_login import TUNNELS_VARIABLE, Login, LoginError
+
+
+def main() -> None:
+    """Launch, and report `result`, or `error` and whether it was the `login` that failed."""
+    owner = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    wanted = json.loads(_line(owner))
+    login = Login(wanted["host"])
+    watch = threading.Thread(target=_end_with_owner, args=(owner, wanted, login), daemon=True)
+    watch.start()
+    os.environ[TUNNELS_VARIABLE] = wanted["tunnels"]
+    try:
+        report = _launch(login, wanted["key"], wanted["launch_dict"])
+    finally:
+        login.close()
+    _report(report)
+
+
+def _launch(login: Login, key: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
+    import remote_http_launcher
+
+    try:
+        login.open()
+    except LoginError as exc:
+        return {"error": login_cause(login.host, str(exc)), "login": True}
+    os.environ.update(login.environment)
+    try:
+        return {"result": remote_http_launcher.run(launch_dict)}
+    except Exception as exc:
+        text = (str(exc).strip() or type(exc).__name__).splitlines()[-1]
+        return {"error": launch_cause(login, launch_dict, key, text)}
+
+
+def _line(source: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and (piece := os.read(source, 65536)):
+        line += piece
+    return line
+
+
+def _report(report: dict[str, Any]) -> None:
+    sys.stdout.write(f"\n{json.dumps(report)}\n")
+    sys.stdout.flush()
+
+
+def _end_with_owner(owner: int, wanted: dict[str, Any], login: Login) -> None:
+    """End this process and what it has started if the owner has gone, or the time is over."""
+    timeout = wanted["timeout"]
+    gone, _, _ = select.select([owner], [], [], timeout)
+    if not gone:
+        stage = LauncherReport.of(wanted["launch_dict"]).stage if login.is_open else "logging in"
+        _report({"error": f"it was not done within {timeout:g} s; it was at: {stage}"})
+    login.close()
+    os.killpg(0, signal.SIGKILL)
