@@ -10,8 +10,12 @@ import anyio
 
 from ..clients.base import Client
 from ..clients.connections import connections
+from ..clients.frontends import in_effect
 from ..nursery.calls import Call
 from ..nursery.service import BackgroundTask, Service
+
+TUNNEL_INTERVAL = 10.0
+"""Seconds between two pings through a tunnel, at most: only silence tells that its path is lost."""
 
 
 class ClientSet(Service):
@@ -50,6 +54,11 @@ class ClientSet(Service):
 
 
 async def _keep_alive(client: Client, call: Call) -> None:
-    while True:
-        await client.keep_alive(call)
-        await anyio.sleep(call.settings.keepalive_interval)
+    with in_effect(client.address):
+        while True:
+            await client.keep_alive(call)
+            interval = call.settings.keepalive_interval
+            endpoint = client.address.current()
+            if endpoint is not None and endpoint.is_tunneled:
+                interval = min(interval, TUNNEL_INTERVAL)
+            await anyio.sleep(interval)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import seamless
 
-from ..errors import OwnLimitError, RefusedError, ServiceError
+from ..errors import OwnLimitError, RefusedError, ServiceError, ServiceTimeout
 from ..nursery import process
 from ..nursery.calling import call_blocking
 from ..nursery.calls import Call
@@ -33,6 +33,12 @@ T = TypeVar("T")
 MAIN_LANE = "main"
 CONTROL_LANE = "control"
 """Short requests that must not wait behind long ones: pings, promises, questions."""
+
+PING_LANE = "pings"
+"""Where the path may be lost: requests that wait on it may have all the other connections."""
+
+SILENT_PINGS = 2
+"""So many pings in a row without an answer, and the path of a tunnel is lost."""
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 """The longest answer, in bytes, that is read into memory, buffers apart."""
@@ -104,12 +110,25 @@ class Client:
         endpoint = self.address.current()
         if endpoint is None:
             return
-        try:
-            await self.ping(call, endpoint)
-        except (ServiceError, RefusedError) as exc:
-            logger.debug("%s at %s did not answer its ping: %s", self.service, endpoint.url, exc)
-            if isinstance(exc, ServiceError):
-                self.address.note_failure(endpoint, exc)
+        for number in range(1, SILENT_PINGS + 1):
+            try:
+                await self.ping(call, endpoint)
+                return
+            except (ServiceError, RefusedError) as exc:
+                service, url = self.service, endpoint.url
+                logger.debug("%s at %s did not answer its ping: %s", service, url, exc)
+                if isinstance(exc, ServiceError):
+                    self.address.note_failure(endpoint, exc)
+                if not (endpoint.is_tunneled and isinstance(exc, ServiceTimeout)):
+                    return
+                if number == SILENT_PINGS:
+                    self._leave(endpoint)
+
+    def _leave(self, endpoint: Endpoint) -> None:
+        """Give a lost path up: what waits for answers on it looks for another one."""
+        logger.warning("%s is silent: the path of its tunnel is taken for lost", self.describe())
+        self.address.lose(endpoint)
+        connections.transport.cut(endpoint.origin)
 
     async def ping(self, call: Call, endpoint: Endpoint) -> None:
         """Ask the service for its health, once; it is noted, and a good answer closes the circuit.
@@ -124,7 +143,7 @@ class Client:
                 call,
                 request,
                 endpoint.origin,
-                lane=CONTROL_LANE,
+                lane=PING_LANE if endpoint.is_tunneled else CONTROL_LANE,
                 read_timeout=call.settings.healthcheck_timeout,
                 bound=call.settings.max_connections,
             )

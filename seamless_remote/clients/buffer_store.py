@@ -85,5 +85,5 @@ class _NoAddress(Address):
     def ensure(self) -> Endpoint:
         raise ServiceError(f"the buffer folder {self._directory} has no server")
 
-    def _lost(self, endpoint: Endpoint) -> None:
+    def lose(self, endpoint: Endpoint) -> None:
         """There was none."""

@@ -8,9 +8,13 @@ import time
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
+from logging import INFO, WARNING
 
 from ..errors import ConnectError, LaunchError, OwnLimitError, ServiceError
+from ..launching.frontend_launch import still_answers
 from ..launching.launch import Launch, Launched
+from ..transport.connection import ClosedBeforeAnswerError
 from ..transport.urls import Origin, parse_url
 from .circuit import Circuit
 from .retry_policy import RetryBudget
@@ -31,6 +35,11 @@ class Endpoint:
     launched: Launched | None = None
     circuit: Circuit = field(default_factory=Circuit, compare=False)
     budget: RetryBudget = field(default_factory=RetryBudget, compare=False)
+
+    @property
+    def is_tunneled(self) -> bool:
+        """Whether the way there is a tunnel of this machine, which may be there without it."""
+        return self.launched is not None and self.launched.is_tunneled
 
     @classmethod
     def at(cls, url: str, launched: Launched | None = None) -> Endpoint:
@@ -61,12 +70,15 @@ class Address(ABC):
 
     def note_failure(self, endpoint: Endpoint, failure: ServiceError) -> None:
         """A request to `endpoint` failed, perhaps because nothing listens there any more."""
-        if isinstance(failure, ConnectError) and not isinstance(failure, OwnLimitError):
-            self._lost(endpoint)
+        refused = isinstance(failure, ConnectError) and not isinstance(failure, OwnLimitError)
+        # A tunnel accepts, and closes when nothing listens at its other end.
+        closed = isinstance(failure, ClosedBeforeAnswerError) and failure.is_first
+        if refused or (closed and endpoint.is_tunneled):
+            self.lose(endpoint)
 
     @abstractmethod
-    def _lost(self, endpoint: Endpoint) -> None:
-        """Nothing listens at `endpoint` any more."""
+    def lose(self, endpoint: Endpoint) -> None:
+        """Nothing listens at `endpoint` any more, or there is no way to it."""
 
     def describe(self, service: str) -> str:
         """The service and where it is, for messages."""
@@ -89,7 +101,7 @@ class KnownAddress(Address):
     def ensure(self) -> Endpoint:
         return self._endpoint
 
-    def _lost(self, endpoint: Endpoint) -> None:
+    def lose(self, endpoint: Endpoint) -> None:
         """It may come back where it was."""
 
 
@@ -115,7 +127,7 @@ class LaunchedAddress(Address):
     def ensure(self) -> Endpoint:
         return self._endpoint_of(self.launch.ensure())
 
-    def _lost(self, endpoint: Endpoint) -> None:
+    def lose(self, endpoint: Endpoint) -> None:
         if endpoint.launched is not None:
             endpoint.circuit.retire(time.monotonic())
             self.launch.drop(endpoint.launched)
@@ -131,7 +143,18 @@ class LaunchedAddress(Address):
 
     def start(self) -> None:
         """Begin launching in the background; a failure is logged, and met again when it is used."""
-        self.launch.start().add_done_callback(_log_failure)
+        self.launch.start().add_done_callback(partial(_log_failure, WARNING))
+
+    def come_back(self) -> None:
+        """Launch it again if it had been running, and cannot be reached. Blocks, for a check."""
+        launched = self.launch.current()
+        if launched is not None:
+            if still_answers(launched.launch_dict, launched.result):
+                return
+            self.lose(self._endpoint_of(launched))
+        if self.launch.has_run:
+            # If that fails, whoever needs it meets it: no more than a note is due here.
+            self.launch.start(with_others=False).add_done_callback(partial(_log_failure, INFO))
 
     def _endpoint_of(self, launched: Launched) -> Endpoint:
         endpoint = self._endpoint
@@ -144,7 +167,7 @@ class LaunchedAddress(Address):
             return self._endpoint
 
 
-def _log_failure(future: Future[Launched]) -> None:
+def _log_failure(level: int, future: Future[Launched]) -> None:
     error = future.exception()
     if error is not None:
-        logger.warning("%s", error if isinstance(error, LaunchError) else repr(error))
+        logger.log(level, "%s", error if isinstance(error, LaunchError) else repr(error))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..nursery import process
 from .healthcheck import greets, is_healthy
 from .launch_lock import launch_lock
 from .tunnels import end_tunnels
@@ -81,17 +82,19 @@ class ClientRecord:
         return content if sound else None
 
     def answering(self) -> dict[str, Any] | None:
-        """The content, if the service answers there. Blocks, for twice `CHECK_TIMEOUT` at most."""
+        """The content, if the service answers there. Blocks, for two healthcheck timeouts at most
+        (twice `CHECK_TIMEOUT` if the settings have none)."""
+        timeout = process.settings().healthcheck_timeout or CHECK_TIMEOUT
         content = self.content()
         if content is None:
             return None
         host = content["hostname"]
         if self.healthcheck is None:
             return content
-        if not is_healthy(host, content[self.port_name], self.healthcheck, CHECK_TIMEOUT):
+        if not is_healthy(host, content[self.port_name], self.healthcheck, timeout):
             return None
         # A Dask scheduler's port has a tunnel of its own. Its loop turns: it has answered above.
-        if self.port_name != "port" and not greets(host, content["port"], CHECK_TIMEOUT):
+        if self.port_name != "port" and not greets(host, content["port"], timeout):
             return None
         return content
 

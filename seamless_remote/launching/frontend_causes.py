@@ -18,6 +18,9 @@ CLOCK_TOLERANCE = 30.0
 """Seconds by which the clocks may differ: the launcher takes a status file that is a minute old for
 that of a service that does not start."""
 
+_EXECUTOR = re.compile(r"SSHExecutor\[(.*?)\]")
+"""How the launcher calls a frontend."""
+
 _ADVICE = (
     (
         "could not resolve hostname",
@@ -58,7 +61,7 @@ _ADVICE = (
 def login_cause(host: str, words: str) -> str:
     """Two sentences about a login that failed: ssh's words, and what to do."""
     lines = [line.strip() for line in words.splitlines() if line.strip(" @")]
-    text = "; ".join(line.rstrip(".") for line in lines[-SHOWN_LINES:]) or "no reason given"
+    text = "; ".join(line.rstrip(".") for line in lines[-3:]) or "no reason given"
     small = words.lower()
     advice = next(
         (advice for said, advice in _ADVICE if re.search(said, small)), "Try `ssh {host}` by hand"
@@ -71,7 +74,7 @@ def launch_cause(login: Login, launch_dict: dict[str, Any], key: str, error: str
 
     `error` is what the launcher says.
     """
-    sentences = [error.rstrip(".")]
+    sentences = [_EXECUTOR.sub(r"\1", error).rstrip(".")]
     local = os.environ.get("REMOTE_HTTP_LAUNCHER_DIR")
     if local:
         sentences.append(
@@ -109,7 +112,7 @@ def _clock_and_shell(login: Login) -> list[str]:
 
 
 def _service_words(login: Login, launch_dict: dict[str, Any], key: str) -> str:
-    """The end of the service's own log, or where to look."""
+    """The end of the service's own log if it was started, or what the launcher lacks there."""
     report = LauncherReport.of(launch_dict)
     if report.has_started_service:
         path = f".remote-http-launcher/server/{key}.log"
@@ -125,5 +128,4 @@ def _service_words(login: Login, launch_dict: dict[str, Any], key: str) -> str:
             f"The helpers of remote-http-launcher (rhl-inspect ...) are not on the PATH of "
             f"`ssh {login.host} COMMAND`: install it there"
         )
-    log_file = launch_dict.get("log_file", "the log of remote-http-launcher")
-    return f"Check that the service is installed there; see {log_file}"
+    return f"The launcher's log is {launch_dict.get('log_file', 'not kept')}"

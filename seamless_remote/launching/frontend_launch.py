@@ -48,6 +48,15 @@ def frontend_of(launch_dict: dict[str, Any]) -> str | None:
     return str(host if ssh_host is None else ssh_host)
 
 
+def still_answers(launch_dict: dict[str, Any], result: dict[str, Any]) -> bool:
+    """Whether a service that was launched with this result can be reached as it was.
+
+    Blocks, for as long as `ClientRecord.answering`.
+    """
+    found = ClientRecord.of(launch_dict).answering()
+    return found is not None and found["port"] == result["port"]
+
+
 def launch_on_frontend(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
     """The record of the service's connection: `hostname`, `port` and more (see `ClientRecord`).
 

@@ -74,6 +74,11 @@ def _end_with_owner(owner: int, wanted: dict[str, Any], login: Login) -> None:
     gone, _, _ = select.select([owner], [], [], timeout)
     if not gone:
         stage = LauncherReport.of(wanted["launch_dict"]).stage if login.is_open else "logging in"
-        _report({"error": f"it was not done within {timeout:g} s; it was at: {stage}"})
+        _report(
+            {
+                "error": f"it was not done within {timeout:.0f} s; it was at: {stage}. Is "
+                f"`ssh {login.host}` as slow by hand? SEAMLESS_REMOTE_LAUNCH_TIMEOUT gives it more"
+            }
+        )
     login.close()
     os.killpg(0, signal.SIGKILL)

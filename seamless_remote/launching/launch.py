@@ -105,6 +105,10 @@ class Launch:
         self.name = name
         self._configure = configure
         self._keeps_port = keeps_port
+        self.frontend: str | None = None
+        """The machine on which it ran last, by the name that ssh knows; None if it is this one."""
+        self.on_relaunch: Callable[[], object] | None = None
+        """Called in the launching thread when a relaunch begins, unless it was begun for others."""
         self._port: int | None = None
         self._lock = threading.Lock()
         self._future: Future[Launched] | None = None
@@ -124,15 +128,18 @@ class Launch:
         """Whether a launch has succeeded before."""
         return self._port is not None
 
-    def start(self) -> Future[Launched]:
-        """Launch in a worker thread unless launched or being launched already. Does not block."""
+    def start(self, *, with_others: bool = True) -> Future[Launched]:
+        """Launch in a worker thread unless launched or being launched already. Does not block.
+
+        `with_others`: a relaunch is told to `on_relaunch`.
+        """
         future, mine = self._join()
         if mine:
             try:
-                start_worker(f"launch of {self.name}", lambda: self._run(future))
+                start_worker(f"launch of {self.name}", lambda: self._run(future, with_others))
             except RuntimeError:
                 # No thread can be started while the interpreter exits.
-                self._run(future)
+                self._run(future, with_others)
         return future
 
     def ensure(self) -> Launched:
@@ -181,8 +188,10 @@ class Launch:
             self._future = Future()
             return self._future, True
 
-    def _run(self, future: Future[Launched]) -> None:
+    def _run(self, future: Future[Launched], with_others: bool = True) -> None:
         try:
+            if with_others and self.has_run and self.on_relaunch is not None:
+                self.on_relaunch()
             launched = self._launch()
         except BaseException as exc:
             # Clear it before waking the callers, so that their next attempt launches again.
@@ -200,7 +209,7 @@ class Launch:
     def _launch(self) -> Launched:
         launch_dict = self._configure()
         launched = self._launch_at_former_port(launch_dict) or self._launch_with(launch_dict)
-        self._port = launched.port
+        self._port, self.frontend = launched.port, launched.frontend
         return launched
 
     def _launch_at_former_port(self, launch_dict: LaunchDict) -> Launched | None:
@@ -236,21 +245,21 @@ class Launch:
         except FrontendLaunchError as exc:
             raise LaunchError(f"could not launch {self.name}: {exc}") from exc
         except Exception as exc:
-            raise LaunchError(
-                f"could not launch {self.name}: {_reason(exc, launch_dict)}. "
-                f"{_words(launch_dict, started)}"
-            ) from exc
+            cause = _cause(exc, launch_dict, started)
+            raise LaunchError(f"could not launch {self.name}: {cause}") from exc
 
 
-def _reason(exc: Exception, launch_dict: LaunchDict) -> str:
+def _cause(exc: Exception, launch_dict: LaunchDict, started: float) -> str:
+    """What went wrong, and what to do about it or where to look."""
     if isinstance(exc, EndedAtStartError):
-        return str(exc)
+        return f"{exc}. {_words(launch_dict, started)}"
     # The launcher's message may end with a whole traceback. Its last line is the reason.
-    reason = (str(exc).strip() or "no reason given").splitlines()[-1]
-    # "workdir must be ...": it does not say which.
-    named = launch_dict.get(reason.split()[0])
-    shown = "" if named is None else f" (it is {named!r})"
-    return f"{type(exc).__name__}: {reason}".rstrip(".") + shown
+    reason = (str(exc).strip() or "no reason given").splitlines()[-1].rstrip(".")
+    field = reason.split()[0]
+    if field in launch_dict and " must " in reason:
+        # It refuses the launch dict, and does not say what it has found there.
+        return f"{reason}, not {launch_dict[field]!r}: see to it in ~/.seamless/clusters.yaml"
+    return f"{type(exc).__name__}: {reason}. {_words(launch_dict, started)}"
 
 
 def _words(launch_dict: LaunchDict, started: float) -> str:

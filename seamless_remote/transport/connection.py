@@ -43,6 +43,9 @@ class ClosedBeforeAnswerError(ExchangeError):
     On a reused connection that mostly means that the server had closed it for being idle.
     """
 
+    is_first = False
+    """Whether this was the connection's first request."""
+
 
 class Connection:
     """An HTTP/1.1 connection, which owns its socket. One task at a time uses it.
@@ -52,8 +55,8 @@ class Connection:
     CLOSED if the connection cannot serve again) or when it was given up (CLOSED).
     """
 
-    __slots__ = ("_authority", "_io", "_on_end", "_parser", "_readiness", "_request", "_reusable",
-                 "_room", "idle_since", "origin", "share", "state")  # fmt: skip
+    __slots__ = ("__weakref__", "_authority", "_io", "_on_end", "_parser", "_readiness", "_request",
+                 "_reusable", "_room", "idle_since", "origin", "share", "state")  # fmt: skip
 
     def __init__(self, io: SocketIO, origin: Origin, on_end: Callable[[Connection], None]) -> None:
         self.origin = origin
@@ -77,6 +80,10 @@ class Connection:
     def is_stale(self) -> bool:
         """Whether the server closed an idle connection, or spoke on it."""
         return self._io.is_stale()
+
+    def cut(self) -> None:
+        """End it under whoever uses it, from any thread: they see a broken connection."""
+        self._io.shut_down()
 
     def close(self) -> None:
         """Close it, now. For the task that uses it, or when none does."""
@@ -345,7 +352,9 @@ class Connection:
             return None
         if self._parser.begun:
             return ExchangeError(f"{self._what()}: broke off in the answer: {failure}")
-        return ClosedBeforeAnswerError(f"{self._what()}: closed without an answer: {failure}")
+        closed = ClosedBeforeAnswerError(f"{self._what()}: closed without an answer: {failure}")
+        closed.is_first = not self.idle_since
+        return closed
 
     def _what(self) -> str:
         request = self._request

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,6 +66,9 @@ class Pool:
         self.used_at = time.monotonic()
         self._may_keep = may_keep
         self._idle: list[Connection] = []
+        self._open_ones: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._lock = threading.RLock()
+        """Held while connections are added to those, or listed."""
         self._retired = False
         self._opened = 0
         self._traffic = Traffic()
@@ -104,6 +109,8 @@ class Pool:
                     if not (request.safe or isinstance(exc, ConnectError)):
                         raise
                     logger.debug("%s: %s; sent again on a new connection", self.origin, exc)
+                    if request.before_sending is not None:
+                        request.before_sending()
             if connection is None or response is None:  # without a connection, there is none either
                 request.stage = Stage.CONNECTING
                 connection = await self._open(call.settings)
@@ -141,6 +148,14 @@ class Pool:
                 continue  # somebody has borrowed it in between
             connection.close()
             logger.debug("%s: idle connection closed", self.origin)
+
+    def cut(self) -> None:
+        """End all connections, under whoever uses them."""
+        self.close_idle()
+        with self._lock:
+            connections = list(self._open_ones)
+        for connection in connections:
+            connection.cut()
 
     def snapshot(self) -> PoolSnapshot:
         """The pool as plain data."""
@@ -198,7 +213,10 @@ class Pool:
             )
         self._opened += 1
         logger.debug("%s: connection opened", origin)
-        return Connection(SocketIO(sock, self._traffic), origin, self._end)
+        connection = Connection(SocketIO(sock, self._traffic), origin, self._end)
+        with self._lock:
+            self._open_ones.add(connection)
+        return connection
 
 
 async def _connected(origin: Origin, proxy: str | None) -> socket.socket:

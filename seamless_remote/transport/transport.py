@@ -66,6 +66,15 @@ class Transport:
             if pool.origin not in origins:
                 pool.retire()
 
+    def cut(self, origin: Origin) -> None:
+        """End all connections to an origin, at once, under whoever uses them: its path is lost.
+
+        What waits for an answer sees a broken connection. Does not block.
+        """
+        for pool in self._all():
+            if pool.origin == origin:
+                pool.cut()
+
     def expire(self, lifetime: float) -> None:
         """Close the connections that have been idle for so many seconds.
 
