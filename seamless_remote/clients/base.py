@@ -35,10 +35,10 @@ CONTROL_LANE = "control"
 """Short requests that must not wait behind long ones: pings, promises, questions."""
 
 PING_LANE = "pings"
-"""Where the path may be lost: requests that wait on it may have all the other connections."""
+"""Where a path may get lost: requests that wait on it may have all the other connections."""
 
 SILENT_PINGS = 2
-"""So many pings in a row without an answer, and the path of a tunnel is lost."""
+"""So many pings in a row without an answer, and the path to another machine is lost."""
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 """The longest answer, in bytes, that is read into memory, buffers apart."""
@@ -119,14 +119,14 @@ class Client:
                 logger.debug("%s at %s did not answer its ping: %s", service, url, exc)
                 if isinstance(exc, ServiceError):
                     self.address.note_failure(endpoint, exc)
-                if not (endpoint.is_tunneled and isinstance(exc, ServiceTimeout)):
+                if not (endpoint.is_elsewhere and isinstance(exc, ServiceTimeout)):
                     return
                 if number == SILENT_PINGS:
                     self._leave(endpoint)
 
     def _leave(self, endpoint: Endpoint) -> None:
         """Give a lost path up: what waits for answers on it looks for another one."""
-        logger.warning("%s is silent: the path of its tunnel is taken for lost", self.describe())
+        logger.warning("%s is silent; the path to it is taken for lost", self.describe())
         self.address.lose(endpoint)
         connections.transport.cut(endpoint.origin)
 
@@ -143,7 +143,7 @@ class Client:
                 call,
                 request,
                 endpoint.origin,
-                lane=PING_LANE if endpoint.is_tunneled else CONTROL_LANE,
+                lane=PING_LANE if endpoint.is_elsewhere else CONTROL_LANE,
                 read_timeout=call.settings.healthcheck_timeout,
                 bound=call.settings.max_connections,
             )

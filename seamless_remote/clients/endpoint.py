@@ -41,6 +41,11 @@ class Endpoint:
         """Whether the way there is a tunnel of this machine, which may be there without it."""
         return self.launched is not None and self.launched.is_tunneled
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it was launched on another machine, to which a path may get lost unnoticed."""
+        return self.launched is not None and self.launched.frontend is not None
+
     @classmethod
     def at(cls, url: str, launched: Launched | None = None) -> Endpoint:
         """ValueError for a URL that is not plain `http://` or `https://`."""

@@ -1,21 +1,23 @@
 """The client of a jobserver that is launched on demand.
 
-On this machine more can be known of it than it says (see `jobserver_host`): the result of a job
-whose answer was lost, and that a job's worker process has died.
+More can be known of it than it says (see `jobserver_host`): the result of a job whose answer was
+lost and, on this machine, that a job's worker process has died.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
+from functools import partial
 
 from seamless import Checksum
 
-from ..buffers.worker_threads import offload
 from ..errors import AnswerError, ConnectError, RefusedError, ServiceError, TransformationError
-from ..launching.jobserver_host import JobserverHost
+from ..launching.jobserver_host import JobserverHost, logged_result
 from ..launching.placement import Placement
 from ..nursery.calls import Call
+from ..nursery.process import outcome_of_worker
+from ..nursery.waiter import wait_for
 from . import job_watch
 from .base import Client
 from .endpoint import Endpoint, LaunchedAddress
@@ -36,8 +38,11 @@ class JobserverLaunchedClient(JobserverClient):
         self._known: tuple[Endpoint, Workers | None] | None = None
 
     async def _logged_result(self, endpoint: Endpoint, job: Job) -> Checksum | None:
-        host = None if endpoint.launched is None else JobserverHost.of(endpoint.launched)
-        found = None if host is None else await offload(host.result_of, job.checksum)
+        launched = endpoint.launched
+        if launched is None:
+            return None
+        look = partial(logged_result, launched, job.checksum)
+        found = await wait_for(outcome_of_worker(f"look for job {job.checksum}", look))
         return None if found is None else Checksum(found)
 
     def _doubt(self, call: Call, endpoint: Endpoint, job: Job) -> Doubt:

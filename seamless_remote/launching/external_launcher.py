@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..nursery.process import start_worker
+from ..nursery.process import outcome_of_worker
 from .frontend_launch import frontend_of, launch_on_frontend
 from .status_file import StatusFile
 
@@ -54,7 +54,7 @@ def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
         # A service that was running before may be unhealthy. The launcher decides whether to keep
         # it or to replace it, so only accept a service that the launcher has started since.
         found_before, content_before = status_file.running(), status_file.content()
-        launcher = _start(name, launch_dict)
+        launcher = outcome_of_worker(f"launcher of {name}", partial(_run, launch_dict))
         while not launcher.done():
             concurrent.futures.wait([launcher], POLL_INTERVAL)
             content = status_file.content()
@@ -95,24 +95,6 @@ def _run(launch_dict: dict[str, Any]) -> dict[str, Any]:
 
     result: dict[str, Any] = remote_http_launcher.run(launch_dict)
     return result
-
-
-def _start(name: str, launch_dict: dict[str, Any]) -> LauncherFuture:
-    """Run the launcher in a worker thread."""
-    launcher: LauncherFuture = Future()
-
-    def run() -> None:
-        try:
-            launcher.set_result(_run(launch_dict))
-        except BaseException as exc:
-            launcher.set_exception(exc)
-
-    try:
-        start_worker(f"launcher of {name}", run)
-    except RuntimeError:
-        # No thread can be started while the interpreter exits.
-        run()
-    return launcher
 
 
 def _finish(name: str, lock: ExitStack, launcher: LauncherFuture) -> None:

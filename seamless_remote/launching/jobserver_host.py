@@ -1,4 +1,4 @@
-"""A jobserver that was launched on this machine, seen from outside: its log and its processes.
+"""A launched jobserver, seen from outside: its log and, on this machine, its processes.
 
 It tells less than it knows: a job whose connection was lost has its result in the log only, and a
 job whose worker process has died is `running` for ever (seamless-jobserver 0.3.0, on the workers of
@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .client_record import ClientRecord
 from .launch import Launched
 from .service_log import ServiceLog
+from .ssh_login import run_there
 from .status_file import StatusFile
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,40 @@ _COMPLETED = re.compile(
 
 _LONGEST_LINE = 65536
 """Bytes of a line that are looked at: jobs print what they like to the same file."""
+
+_LINES_SENT = 10_000
+"""How many lines of a log on another machine are sent here, where it cannot be searched there."""
+
+
+def logged_result(launched: Launched, job: str) -> str | None:
+    """The checksum of a job's result, if the log of its server has it, wherever that is.
+
+    Blocks: it reads the whole log.
+    """
+    if launched.frontend is None:
+        host = JobserverHost.of(launched)
+        return None if host is None else _result_in(host.lines(), job)
+    key = ClientRecord.of(launched.launch_dict).path.stem
+    words = f"[jobserver] Completed transformation {job}"
+    # The log may be long: have it searched there. A host that allows the launcher's own commands
+    # only has but the helper.
+    for command in (
+        f"grep -aF {shlex.quote(words)} .remote-http-launcher/server/{key}.log",
+        f"rhl-logs {key} --tail {_LINES_SENT}",
+    ):
+        asked = run_there(launched.frontend, command)
+        if asked is not None and asked.returncode == 0:
+            return _result_in(asked.stdout.encode().splitlines(), job)
+    return None
+
+
+def _result_in(lines: Iterable[bytes], job: str) -> str | None:
+    found = None
+    for line in lines:
+        match = _COMPLETED.match(line)
+        if match is not None and match[1].decode() == job:
+            found = match[2].decode()
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +89,10 @@ class JobserverHost:
         workers = launched.launch_dict.get("workers")
         return cls(log.path, running.pid, workers if isinstance(workers, int) else 0)
 
-    def result_of(self, job: str) -> str | None:
-        """The checksum of a job's result, if the log has it. Blocks: it reads the whole log."""
-        found = None
-        for line in self._lines():
-            match = _COMPLETED.match(line)
-            if match is not None and match[1].decode() == job:
-                found = match[2].decode()
-        return found
-
     def unfinished(self) -> list[str]:
         """The jobs that were received and did not end well: they run, or have failed. Blocks."""
         jobs: dict[str, None] = {}
-        for line in self._lines():
+        for line in self.lines():
             if match := _RECEIVED.match(line):
                 jobs[match[1].decode()] = None
             elif match := _COMPLETED.match(line):
@@ -95,7 +123,8 @@ class JobserverHost:
             else:
                 os.kill(self.pid, signal.SIGTERM)
 
-    def _lines(self) -> Iterator[bytes]:
+    def lines(self) -> Iterator[bytes]:
+        """The lines of the log, in pieces if they are long."""
         try:
             with self.log.open("rb") as file:
                 while line := file.readline(_LONGEST_LINE):

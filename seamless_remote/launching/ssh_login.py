@@ -91,20 +91,8 @@ class Login:
         self.is_open = True
 
     def run(self, command: str) -> subprocess.CompletedProcess[str] | None:
-        """Run a command there; None if it has not ended within `COMMAND_TIMEOUT`."""
-        try:
-            return subprocess.run(
-                ["ssh", "-o", "BatchMode=yes", self.host, command],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=COMMAND_TIMEOUT,
-                check=False,
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
+        """Run a command there, through the login (see `run_there`)."""
+        return run_there(self.host, command, self.environment)
 
     def close(self) -> None:
         """Log out, and remove the script."""
@@ -186,6 +174,28 @@ class Login:
             )
             return asked.returncode == 0
         return False
+
+
+def run_there(
+    host: str, command: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str] | None:
+    """Run a command at the host by ssh, which asks nothing.
+
+    None if that cannot be, or has not ended within `COMMAND_TIMEOUT`.
+    """
+    try:
+        return subprocess.run(
+            ["ssh", "-o", "BatchMode=yes", host, command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _new_folder() -> Path:

@@ -13,7 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from ..errors import NurseryOpenError
 from ..settings import Settings, enable_debug_logging
@@ -26,6 +28,8 @@ from .service import Resource, Service
 from .shared_work import SharedWork
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WORKERS_PATIENCE = 2.0
 """Seconds after which `close()` does not wait for worker threads any more: one may be launching a
@@ -180,6 +184,23 @@ def start_worker(name: str, work: Callable[[], None]) -> None:
         process.workers = set(filter(threading.Thread.is_alive, process.workers))
         worker.start()
         process.workers.add(worker)
+
+
+def outcome_of_worker(name: str, work: Callable[[], T]) -> Future[T]:
+    """Run `work` as `start_worker` does, or in this thread where no thread can be started."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    try:
+        start_worker(name, run)
+    except RuntimeError:
+        run()
+    return future
 
 
 def close() -> None:
