@@ -14,13 +14,21 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import threading
+import time
 from typing import Any
 
 from .frontend_causes import launch_cause, login_cause
 from .launcher_report import LauncherReport
 from .ssh_login import TUNNELS_VARIABLE, Login, LoginError
+
+TUNNEL_PATIENCE = 5.0
+"""Seconds for which a tunnel that does not listen yet is waited for."""
+
+TUNNEL_POLL = 0.05
+"""Seconds between two looks at whether it does."""
 
 
 def main() -> None:
@@ -49,11 +57,30 @@ def _launch(login: Login, key: str, launch_dict: dict[str, Any]) -> dict[str, An
     except LoginError as exc:
         return {"error": login_cause(login.host, str(exc)), "login": True}
     os.environ.update(login.environment)
+    handshake = remote_http_launcher.perform_local_handshake
+
+    def handshake_when_listening(host: str, port: int, *args: Any, **options: Any) -> None:
+        _await_listener(host, port)
+        handshake(host, port, *args, **options)
+
+    # The launcher gives a tunnel half a second to come up; then it pauses for three.
+    remote_http_launcher.perform_local_handshake = handshake_when_listening
     try:
         return {"result": remote_http_launcher.run(launch_dict)}
     except Exception as exc:
         text = (str(exc).strip() or type(exc).__name__).splitlines()[-1]
         return {"error": launch_cause(login, launch_dict, key, text)}
+
+
+def _await_listener(host: str, port: int) -> None:
+    """Wait until somebody listens there, `TUNNEL_PATIENCE` seconds at most."""
+    give_up_at = time.monotonic() + TUNNEL_PATIENCE
+    while time.monotonic() < give_up_at:
+        try:
+            socket.create_connection((host, port), timeout=TUNNEL_PATIENCE).close()
+            return
+        except OSError:
+            time.sleep(TUNNEL_POLL)
 
 
 def _line(source: int) -> bytes:
