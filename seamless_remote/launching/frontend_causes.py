@@ -125,7 +125,7 @@ def _service_words(login: Login, launch_dict: dict[str, Any], key: str) -> str:
     helpers = login.run("rhl-inspect --help")
     if helpers is not None and helpers.returncode == 127:
         return (
-            f"The helpers of remote-http-launcher (rhl-inspect ...) are not on the PATH of "
+            f"The helpers of remote-http-launcher (rhl-inspect and others) are not on the PATH of "
             f"`ssh {login.host} COMMAND`: install it there"
         )
     return f"The launcher's log is {launch_dict.get('log_file', 'not kept')}"

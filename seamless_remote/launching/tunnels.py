@@ -44,7 +44,7 @@ def _is_of_a_tunnel(pid: int) -> bool:
     """Whether a process is a tunnel, or the monitor of one."""
     try:
         found = subprocess.run(
-            ["ps", "-o", "args=", "-p", str(pid)],
+            ["ps", "-ww", "-o", "args=", "-p", str(pid)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,0 +1,52 @@
+"""A laptop and its frontend, where there is an OpenSSH server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import seamless_config.cluster
+import seamless_config.config_files
+import seamless_config.select
+from laptop import Laptop
+
+from seamless_remote.demo.frontend import find_sshd
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    if find_sshd() is None:
+        skip = pytest.mark.skip(reason="no OpenSSH server here")
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laptop]:
+    """A laptop; its HOME and PATH are set in this process, too."""
+    laptop = Laptop(tmp_path / "laptop", tmp_path / "frontend")
+    monkeypatch.setenv("HOME", str(laptop.path))
+    monkeypatch.setenv("PATH", laptop.env["PATH"])
+    try:
+        yield laptop
+    finally:
+        laptop.close()
+
+
+@pytest.fixture
+def select(
+    laptop: Laptop, fresh_remote: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
+    """Selects one of the laptop's clusters in this process, as its configuration would."""
+
+    def put(variant: str) -> None:
+        monkeypatch.setattr(seamless_config.cluster, "_clusters", {})
+        monkeypatch.setattr(seamless_config.cluster, "_local_cluster", None)
+        monkeypatch.setattr(seamless_config.select, "_current_cluster", variant)
+        monkeypatch.setattr(seamless_config.select, "_current_project", laptop.project_name)
+        monkeypatch.setattr(seamless_config.select, "_current_stage", None)
+        seamless_config.config_files.load_tools()
+        seamless_config.cluster.define_clusters(laptop.clusters)
+
+    return put
