@@ -27,9 +27,8 @@ seamless.close()
 
 
 def start(laptop: Laptop) -> subprocess.Popen[str]:
-    (laptop.project / "program.py").write_text(WRITES)
     return subprocess.Popen(
-        [sys.executable, "program.py"],
+        [sys.executable, "-c", WRITES],
         cwd=laptop.project,
         env=laptop.env,
         stdin=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ import pytest
 from laptop import Laptop
 from services import HOST, Service
 
-from seamless_remote import Settings, buffer_remote
+from seamless_remote import Settings
 from seamless_remote.launching.client_record import ClientRecord
 from seamless_remote.launching.frontend_launch import launch_on_frontend
 from seamless_remote.launching.placement import Placement
@@ -138,4 +138,3 @@ def test_a_stopped_tunnel_is_replaced_and_ended(
     assert not former & {process.pid for process in laptop.frontend.tunnels()}
     with closing(socket.create_connection((second["hostname"], second["port"]))):
         pass
-    assert buffer_remote is not None
