@@ -16,7 +16,7 @@ from seamless_remote.demo.frontend import find_sshd
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     if find_sshd() is None:
-        skip = pytest.mark.skip(reason="no OpenSSH server here")
+        skip = pytest.mark.skip(reason="left out: a frontend over SSH, for want of sshd or ssh")
         for item in items:
             if Path(__file__).parent in item.path.parents:
                 item.add_marker(skip)
