@@ -36,7 +36,7 @@ class Settings:
     healthcheck_timeout: float | None = 10.0
     """One ping."""
     launch_timeout: float | None = 300.0
-    """The launch of one service on another machine."""
+    """The launch of one service."""
     database_max_inflight: int = 30
     """Database requests in flight at once in this process; 0 means unbounded."""
     max_jobs: int = 0

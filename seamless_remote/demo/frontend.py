@@ -58,11 +58,13 @@ class Frontend:
     `close` ends what runs in either of the two on behalf of the frontend, and the SSH server.
     """
 
-    def __init__(self, folder: Path, laptop: Path) -> None:
+    def __init__(self, folder: Path, laptop: Path, **variables: str) -> None:
+        """`variables` are in the environment of whatever runs on the frontend."""
         self.home = folder / "home"
         self.laptop = laptop
         self.port = 0
         self._folder = folder
+        self._variables = variables
         self._sshd: subprocess.Popen[bytes] | None = None
         self.home.mkdir(parents=True)
         _make_conda(self.home)
@@ -205,7 +207,12 @@ class Frontend:
             # Where sshd confines itself; made by its service, which does not run here.
             Path("/run/sshd").mkdir(exist_ok=True)
         folder = self._folder
-        base = self.home / "miniforge3"
+        programs = self.home / "miniforge3" / "bin"
+        variables = {
+            "HOME": str(self.home),
+            "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
+            **self._variables,
+        }
         (folder / "sshd_config").write_text(
             "\n".join(
                 (
@@ -220,7 +227,7 @@ class Frontend:
                     "PrintMotd no",
                     "UseDNS no",
                     "MaxStartups 100:30:200",
-                    f"SetEnv HOME={self.home} PATH={base / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+                    f"SetEnv {' '.join(f'{name}={value}' for name, value in variables.items())}",
                     "",
                 )
             )

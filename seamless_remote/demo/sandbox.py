@@ -16,9 +16,11 @@ from typing import Any
 
 import psutil
 
+from .frontend import Frontend, FrontendError
 from .local_cluster import FOREIGN_PREFIXES, cluster_definition, processes_with, write_yaml
 
 CLUSTER = "here"
+FRONTEND_CLUSTER = "there"
 WORKERS = 2
 PROGRAM_TIMEOUT = 180.0
 """Seconds that a program may run."""
@@ -46,12 +48,23 @@ class Sandbox:
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="seamless-demo-"))
         self.journal = self.home / "journal"
+        self.frontend: Frontend | None = None
         self._known: set[str] = set()
         for name in (".seamless", "tmp"):
             (self.home / name).mkdir()
         self.journal.touch()
-        definition = cluster_definition(self.home, name=CLUSTER, workers=WORKERS)
-        write_yaml(self.home / ".seamless" / "clusters.yaml", definition)
+        self._clusters = cluster_definition(self.home, name=CLUSTER, workers=WORKERS)
+        self._write_clusters()
+
+    def open_frontend(self) -> Frontend:
+        """Set up a frontend that programs reach by ssh, and a cluster with it, behind tunnels.
+
+        FrontendError if that fails.
+        """
+        self.frontend = Frontend(self.home / "frontend", self.home, DEMO_JOURNAL=str(self.journal))
+        self._clusters[FRONTEND_CLUSTER] = self.frontend.cluster(tunnel=True, workers=WORKERS)
+        self._write_clusters()
+        return self.frontend
 
     def project(self, name: str, *commands: Mapping[str, object]) -> Path:
         """Create a project directory with configuration files, as a user would; returns its path.
@@ -133,14 +146,18 @@ class Sandbox:
     def service_logs(self) -> str:
         """The last lines of each service's log."""
         texts = []
-        for path in sorted((self.home / ".remote-http-launcher" / "server").glob("*.log")):
+        homes = [self.home] if self.frontend is None else [self.home, self.frontend.home]
+        logs = (home.glob(".remote-http-launcher/server/*.log") for home in homes)
+        for path in (path for found in logs for path in sorted(found)):
             lines = path.read_text(errors="replace").splitlines()[-10:]
             texts.append("\n".join([f"{path.stem}:", *(f"  {line}" for line in lines)]))
         return "\n".join(texts)
 
     def _environment(self) -> dict[str, str]:
         """This HOME, its own temporary folder, and the console scripts of this Python."""
-        scripts = str(Path(sys.executable).parent)
+        folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        if self.frontend is not None:
+            folders.insert(0, str(self.frontend.ssh_folder))
         own = {
             key: value for key, value in os.environ.items() if not key.startswith(FOREIGN_PREFIXES)
         }
@@ -148,16 +165,23 @@ class Sandbox:
             **own,
             "HOME": str(self.home),
             "TMPDIR": str(self.home / "tmp"),
-            "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)]),
+            "PATH": os.pathsep.join(folders),
             "DEMO_JOURNAL": str(self.journal),
         }
 
     def close(self) -> None:
         """End all processes and remove the HOME. StepError if a process does not end."""
         try:
+            if self.frontend is not None:
+                self.frontend.close()
             self._end_processes()
+        except FrontendError as exc:
+            raise StepError(str(exc)) from exc
         finally:
             shutil.rmtree(self.home)
+
+    def _write_clusters(self) -> None:
+        write_yaml(self.home / ".seamless" / "clusters.yaml", self._clusters)
 
     def _end_processes(self) -> None:
         # Terminate session leaders only: the services, which then end their own workers. Kill

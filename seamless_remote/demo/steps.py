@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from . import programs
-from .sandbox import CLUSTER, Completed, Sandbox, StepError
+from .frontend import ADDRESS, FrontendError, find_sshd
+from .sandbox import CLUSTER, FRONTEND_CLUSTER, Completed, Sandbox, StepError
 
 LIMIT = "200000"
 PRIMES = 17984
@@ -192,6 +193,38 @@ def nested(sandbox: Sandbox, _: Results) -> Lines:
     return [line, f"its {PARTS} nested transformations ran in process {workers}"]
 
 
+def frontend(sandbox: Sandbox, _: Results) -> Lines:
+    """Level 3: a frontend over SSH"""
+    if find_sshd() is None:
+        return ["left out: there is no OpenSSH server here (Debian: openssh-server)"]
+    try:
+        there = sandbox.open_frontend()
+    except FrontendError as exc:
+        raise StepError(str(exc)) from exc
+    project = sandbox.project(
+        "on-a-frontend",
+        {"cluster": FRONTEND_CLUSTER},
+        {"execution": "remote"},
+        {"remote": "jobserver"},
+    )
+    before = len(sandbox.runs("count_primes"))
+    report = sandbox.run_program(programs.COUNT_PRIMES, project, LIMIT)
+    _expect(report["value"], PRIMES, "value")
+    line = _check_ran_elsewhere(sandbox, report, "count_primes", before, "on the frontend")
+    tunnels = there.tunnels()
+    for process in tunnels:
+        process.kill()
+    again = sandbox.run_program(programs.COUNT_PRIMES, project, LIMIT)
+    _expect(again["result"], report["result"], "checksum of the result")
+    _expect(len(sandbox.runs("count_primes")) - before, 1, "runs of the code")
+    return [
+        line,
+        f"its services listen at {ADDRESS}; this side reaches them through ssh tunnels only",
+        "all tunnels are killed; the next program has new ones, and gets the result from the"
+        f" database {_timing(again)}",
+    ]
+
+
 STEPS: Sequence[Step] = (
     level_0,
     level_1,
@@ -204,6 +237,7 @@ STEPS: Sequence[Step] = (
     cancellation,
     dask,
     nested,
+    frontend,
 )
 
 

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import math
 import os
 import sys
+import time
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..nursery import process
 from ..nursery.process import outcome_of_worker
 from .frontend_launch import frontend_of, launch_on_frontend
+from .launcher_report import too_long
 from .status_file import StatusFile
 
 logger = logging.getLogger(__name__)
@@ -42,20 +46,27 @@ def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
     Blocks the calling thread for seconds. Errors of the launcher pass through: OSError, ValueError,
     and its LauncherError, a RuntimeError. EndedAtStartError: the service's process has ended; the
     launcher may take ten seconds more to notice. FrontendLaunchError, for one on another machine.
+    TimeoutError after `Settings.launch_timeout`; the launcher goes on, on its thread.
     """
     if frontend_of(launch_dict) is not None:
         return launch_on_frontend(name, launch_dict)
     status_file = StatusFile.of(launch_dict)
     # While the interpreter exits, a worker thread would never get to run.
-    if status_file is None or sys.is_finalizing():
+    if sys.is_finalizing():
         return _run(launch_dict)
+    timeout = process.settings().launch_timeout
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    if status_file is None:
+        launcher = _start(name, launch_dict)
+        concurrent.futures.wait([launcher], timeout)
+        return _result(launcher, launch_dict, timeout)
     with ExitStack() as stack:
         stack.enter_context(status_file.lock())
         # A service that was running before may be unhealthy. The launcher decides whether to keep
         # it or to replace it, so only accept a service that the launcher has started since.
         found_before, content_before = status_file.running(), status_file.content()
-        launcher = outcome_of_worker(f"launcher of {name}", partial(_run, launch_dict))
-        while not launcher.done():
+        launcher = _start(name, launch_dict)
+        while not launcher.done() and time.monotonic() < deadline:
             concurrent.futures.wait([launcher], POLL_INTERVAL)
             content = status_file.content()
             # In a conda environment, the launcher may repair something and try again.
@@ -70,7 +81,23 @@ def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
                 lock = stack.pop_all()
                 launcher.add_done_callback(partial(_finish, name, lock))
                 return {"hostname": found.host, "port": found.port}
-        return launcher.result()
+        if not launcher.done():
+            lock = stack.pop_all()
+            launcher.add_done_callback(partial(_finish, name, lock))
+        return _result(launcher, launch_dict, timeout)
+
+
+def _start(name: str, launch_dict: dict[str, Any]) -> LauncherFuture:
+    return outcome_of_worker(f"launcher of {name}", partial(_run, launch_dict))
+
+
+def _result(
+    launcher: LauncherFuture, launch_dict: dict[str, Any], timeout: float | None
+) -> dict[str, Any]:
+    if not launcher.done():
+        assert timeout is not None
+        raise TimeoutError(too_long(launch_dict, timeout))
+    return launcher.result()
 
 
 def _has_ended(content: dict[str, Any]) -> bool:

@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 from .frontend_causes import launch_cause, login_cause
-from .launcher_report import LauncherReport
+from .launcher_report import too_long
 from .ssh_login import TUNNELS_VARIABLE, Login, LoginError
 
 TUNNEL_PATIENCE = 5.0
@@ -57,6 +57,10 @@ def _launch(login: Login, key: str, launch_dict: dict[str, Any]) -> dict[str, An
     except LoginError as exc:
         return {"error": login_cause(login.host, str(exc)), "login": True}
     os.environ.update(login.environment)
+    # The launcher asks services by way of urllib, which would ask the user's proxy.
+    for variable in ("no_proxy", "NO_PROXY"):
+        names = (os.environ.get(variable), "localhost", launch_dict["hostname"])
+        os.environ[variable] = ",".join(filter(None, names))
     handshake = remote_http_launcher.perform_local_handshake
 
     def handshake_when_listening(host: str, port: int, *args: Any, **options: Any) -> None:
@@ -100,12 +104,7 @@ def _end_with_owner(owner: int, wanted: dict[str, Any], login: Login) -> None:
     timeout = wanted["timeout"]
     gone, _, _ = select.select([owner], [], [], timeout)
     if not gone:
-        stage = LauncherReport.of(wanted["launch_dict"]).stage if login.is_open else "logging in"
-        _report(
-            {
-                "error": f"it was not done within {timeout:.0f} s; it was at: {stage}. Is "
-                f"`ssh {login.host}` as slow by hand? SEAMLESS_REMOTE_LAUNCH_TIMEOUT gives it more"
-            }
-        )
+        stage = "" if login.is_open else f"logging in to {login.host}"
+        _report({"error": too_long(wanted["launch_dict"], timeout, stage)})
     login.close()
     os.killpg(0, signal.SIGKILL)

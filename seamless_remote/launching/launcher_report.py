@@ -56,3 +56,12 @@ class LauncherReport:
     def has_started_service(self) -> bool:
         """Whether a process was started, so that the service's log is of this launch."""
         return "launch" in self.phases
+
+
+def too_long(launch_dict: dict[str, Any], timeout: float, stage: str = "") -> str:
+    """What there is to say of a launch that was not done in time; `stage`: what it was at."""
+    stage = stage or LauncherReport.of(launch_dict).stage or "an unknown stage"
+    return (
+        f"it was not done within {timeout:.0f} s; it was at: {stage}. "
+        "SEAMLESS_REMOTE_LAUNCH_TIMEOUT gives it more"
+    )
