@@ -9,15 +9,19 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import EllipsisType
 from typing import Any, ClassVar, TypeVar
 
 import seamless
 
 from ..errors import OwnLimitError, RefusedError, ServiceError, ServiceTimeout
+from ..launching.frontend_launch import is_path_lost
 from ..nursery import process
 from ..nursery.calling import call_blocking
 from ..nursery.calls import Call
+from ..nursery.process import outcome_of_worker
+from ..nursery.waiter import wait_for
 from ..transport.messages import Request, Response
 from . import retry_policy
 from .connections import connections
@@ -38,7 +42,7 @@ PING_LANE = "pings"
 """Where a path may get lost: requests that wait on it may have all the other connections."""
 
 SILENT_PINGS = 2
-"""So many pings in a row without an answer, and the path to another machine is lost."""
+"""After so many pings in a row without an answer, the path to another machine may be lost."""
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 """The longest answer, in bytes, that is read into memory, buffers apart."""
@@ -110,7 +114,7 @@ class Client:
         endpoint = self.address.current()
         if endpoint is None:
             return
-        for number in range(1, SILENT_PINGS + 1):
+        for _ in range(SILENT_PINGS):
             try:
                 await self.ping(call, endpoint)
                 return
@@ -121,14 +125,26 @@ class Client:
                     self.address.note_failure(endpoint, exc)
                 if not (endpoint.is_elsewhere and isinstance(exc, ServiceTimeout)):
                     return
-                if number == SILENT_PINGS:
-                    self._leave(endpoint)
+        await self._look_for_another_way(call, endpoint)
 
-    def _leave(self, endpoint: Endpoint) -> None:
-        """Give a lost path up: what waits for answers on it looks for another one."""
-        logger.warning("%s is silent; the path to it is taken for lost", self.describe())
-        self.address.lose(endpoint)
-        connections.transport.cut(endpoint.origin)
+    async def _look_for_another_way(self, call: Call, endpoint: Endpoint) -> None:
+        """Give the path to a silent service up if the service is well: what waits for answers on
+        it is cut off, and looks for another one."""
+        launched = endpoint.launched
+        if launched is None:
+            return
+        call.waits_for = "an answer by another way"
+        look = partial(is_path_lost, launched.launch_dict, launched.result)
+        if await wait_for(outcome_of_worker(f"another way to {self.service}", look)):
+            logger.warning(
+                "%s is silent here, and answers there: the path to it is lost; it is "
+                "looked for by another one",
+                self.describe(),
+            )
+            self.address.lose(endpoint)
+            connections.transport.cut(endpoint.origin)
+        else:
+            logger.info("%s is silent, and does not answer by another way", self.describe())
 
     async def ping(self, call: Call, endpoint: Endpoint) -> None:
         """Ask the service for its health, once; it is noted, and a good answer closes the circuit.

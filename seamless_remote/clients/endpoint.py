@@ -12,7 +12,7 @@ from functools import partial
 from logging import INFO, WARNING
 
 from ..errors import ConnectError, LaunchError, OwnLimitError, ServiceError
-from ..launching.frontend_launch import still_answers
+from ..launching.frontend_launch import is_gone
 from ..launching.launch import Launch, Launched
 from ..transport.connection import ClosedBeforeAnswerError
 from ..transport.urls import Origin, parse_url
@@ -151,10 +151,10 @@ class LaunchedAddress(Address):
         self.launch.start().add_done_callback(partial(_log_failure, WARNING))
 
     def come_back(self) -> None:
-        """Launch it again if it had been running, and cannot be reached. Blocks, for a check."""
+        """Launch it again if it had been running and is gone. Blocks, for a check."""
         launched = self.launch.current()
         if launched is not None:
-            if still_answers(launched.launch_dict, launched.result):
+            if not is_gone(launched.launch_dict, launched.result):
                 return
             self.lose(self._endpoint_of(launched))
         if self.launch.has_run:

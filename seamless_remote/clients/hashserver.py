@@ -39,6 +39,10 @@ QUESTIONS_LANE = "questions"
 EXPECT_FROM_BYTES = 64 * 1024
 """Use Expect: 100-continue from this size on."""
 
+EXPECT_FROM_BYTES_FAR = 8 * 1024 * 1024
+"""The same for a server that is far away: to ask it costs a round trip, in which as much could be
+sent as many a path carries."""
+
 LENGTHS_AT_ONCE = 10_000
 """How many checksums one question names at most."""
 
@@ -215,11 +219,12 @@ class HashserverClient(Client):
     ) -> tuple[int, bytes]:
         # The server answers 201 and 202 before it reads the body. With Expect: 100-continue, a
         # large body that it has already is not sent (RFC 9110, 10.1.1).
+        expect_from = EXPECT_FROM_BYTES_FAR if self.health.is_far else EXPECT_FROM_BYTES
         request = Request(
             "PUT",
             f"{endpoint.path}/{checksum}",
             body=content,
-            expect_continue=len(content) >= EXPECT_FROM_BYTES,
+            expect_continue=len(content) >= expect_from,
             safe=True,
         )
         with self._uploads.under_way(call, checksum, request):

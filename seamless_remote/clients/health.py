@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import threading
 
 logger = logging.getLogger(__name__)
 
 FAILURES_UNTIL_DOWN = 3
+
+FAR = 0.01
+"""Seconds for a round trip from which on a service counts as far away."""
+
+FADING = 1.02
+"""By how much the shortest round trip grows with each request that took longer: the network may
+have changed."""
 
 
 class Health(str, enum.Enum):
@@ -30,18 +38,25 @@ def judge(failures_in_a_row: int) -> Health:
 class HealthRecord:
     """The health of one client's service, for calls of any thread. It logs each change once."""
 
-    __slots__ = ("_failures", "_lock", "last_round_trip", "name", "state")
+    __slots__ = ("_failures", "_lock", "_quickest", "last_round_trip", "name", "state")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.state = Health.UNKNOWN
         self.last_round_trip: float | None = None
+        self._quickest = math.inf
         self._failures = 0
         self._lock = threading.RLock()
+
+    @property
+    def is_far(self) -> bool:
+        """Whether a round trip to the service is known to take `FAR` or longer."""
+        return FAR <= self._quickest < math.inf
 
     def success(self, round_trip: float) -> None:
         """The service answered, `round_trip` seconds after it was asked."""
         self.last_round_trip = round_trip
+        self._quickest = min(round_trip, self._quickest * FADING)
         if self.state is not Health.UP or self._failures:
             with self._lock:
                 self._failures = 0

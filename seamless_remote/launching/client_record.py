@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..nursery import process
-from .healthcheck import greets, is_healthy
+from .evidence import Evidence, ask, await_greeting
 from .launch_lock import launch_lock
 from .tunnels import end_tunnels
 
@@ -82,21 +82,27 @@ class ClientRecord:
         return content if sound else None
 
     def answering(self) -> dict[str, Any] | None:
-        """The content, if the service answers there. Blocks, for two healthcheck timeouts at most
-        (twice `CHECK_TIMEOUT` if the settings have none)."""
-        timeout = process.settings().healthcheck_timeout or CHECK_TIMEOUT
+        """The content, if the service answers there. Blocks (see `evidence`)."""
         content = self.content()
-        if content is None:
-            return None
-        host = content["hostname"]
-        if self.healthcheck is None:
-            return content
-        if not is_healthy(host, content[self.port_name], self.healthcheck, timeout):
-            return None
-        # A Dask scheduler's port has a tunnel of its own. Its loop turns: it has answered above.
-        if self.port_name != "port" and not greets(host, content["port"], timeout):
+        if content is None or self.evidence(content) is not Evidence.ANSWERS:
             return None
         return content
+
+    def evidence(self, content: dict[str, Any]) -> Evidence:
+        """What is said where the content leads to.
+
+        Blocks, for two healthcheck timeouts at most (twice `CHECK_TIMEOUT` if the settings have
+        none).
+        """
+        timeout = process.settings().healthcheck_timeout or CHECK_TIMEOUT
+        host = content["hostname"]
+        if self.healthcheck is None:
+            return Evidence.ANSWERS
+        found = ask(host, content[self.port_name], self.healthcheck, timeout)
+        if found is Evidence.ANSWERS and self.port_name != "port":
+            # A Dask scheduler's port has a tunnel of its own. Its loop turns: it has answered.
+            found, _ = await_greeting(host, content["port"], timeout)
+        return found
 
     def forget(self) -> None:
         """Remove the record, and end the tunnels that were built for it."""

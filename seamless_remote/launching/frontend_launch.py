@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from typing import Any
 
 from ..nursery import process
 from .client_record import ClientRecord
+from .evidence import Evidence
+from .ssh_login import ask_there
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +51,29 @@ def frontend_of(launch_dict: dict[str, Any]) -> str | None:
     return str(host if ssh_host is None else ssh_host)
 
 
-def still_answers(launch_dict: dict[str, Any], result: dict[str, Any]) -> bool:
-    """Whether a service that was launched with this result can be reached as it was.
+def is_gone(launch_dict: dict[str, Any], result: dict[str, Any]) -> bool:
+    """Whether nothing listens any more where a launch has led to. Blocks, as
+    `ClientRecord.evidence`."""
+    return ClientRecord.of(launch_dict).evidence(result) is Evidence.GONE
 
-    Blocks, for as long as `ClientRecord.answering`.
+
+def is_path_lost(launch_dict: dict[str, Any], result: dict[str, Any]) -> bool:
+    """Whether a service that is silent can be reached by another way: then it is well, and the way
+    to it is lost. Blocks, for seconds.
+
+    Without that, it may be busy, or its whole machine be out of reach: that may pass.
     """
-    found = ClientRecord.of(launch_dict).answering()
-    return found is not None and found["port"] == result["port"]
+    record = ClientRecord.of(launch_dict)
+    host = frontend_of(launch_dict)
+    if record.healthcheck is None or host is None:
+        return False
+    port = result.get(f"tunneled-{record.port_name}")
+    if port is None:
+        return record.evidence(result) is Evidence.ANSWERS
+    address = f"{launch_dict['hostname']}:{port}"
+    question = f"GET {record.healthcheck} HTTP/1.0\r\nHost: {address}\r\n\r\n"
+    answer = ask_there(host, address, question.encode())
+    return re.match(rb"HTTP/1\.[01] 2", answer) is not None
 
 
 def launch_on_frontend(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ A user who is asked for a password or a code may share a login himself. That one
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import shutil
 import subprocess
@@ -37,6 +38,8 @@ TUNNELS_VARIABLE = "SEAMLESS_REMOTE_TUNNELS"
 # The temporary name that ssh gives the socket at first is 17 characters longer; a socket's path may
 # have 107 (103 on macOS).
 _LONGEST_SOCKET_PATH = 86
+
+_SSH = ("ssh", "-o", "BatchMode=yes")
 
 _SCRIPT = """\
 #!/bin/sh
@@ -179,13 +182,13 @@ class Login:
 def run_there(
     host: str, command: str, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str] | None:
-    """Run a command at the host by ssh, which asks nothing.
+    """Run a command at the host by an `ssh` that asks nothing.
 
     None if that cannot be, or has not ended within `COMMAND_TIMEOUT`.
     """
     try:
         return subprocess.run(
-            ["ssh", "-o", "BatchMode=yes", host, command],
+            [*_SSH, host, command],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -196,6 +199,35 @@ def run_there(
         )
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def ask_there(host: str, address: str, question: bytes) -> bytes:
+    """The first bytes that a server at an address says to a question, asked from the host.
+
+    Empty if there is no answer within `COMMAND_TIMEOUT`.
+    """
+    try:
+        channel = subprocess.Popen(
+            [*_SSH, "-W", address, host],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return b""
+    with channel:
+        assert channel.stdin is not None
+        assert channel.stdout is not None
+        try:
+            # Not closed before the answer: servers take the end of a stream for that of the client.
+            channel.stdin.write(question)
+            answered, _, _ = select.select([channel.stdout], [], [], COMMAND_TIMEOUT)
+            return os.read(channel.stdout.fileno(), 4096) if answered else b""
+        except OSError:
+            return b""
+        finally:
+            channel.kill()
 
 
 def _new_folder() -> Path:

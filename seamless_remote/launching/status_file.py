@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .healthcheck import is_healthy
+from .evidence import Evidence, ask
 from .launch_lock import launch_lock
 
 HEALTHCHECK_TIMEOUT = 1.0
@@ -95,7 +95,8 @@ class StatusFile:
 
     def answers(self, service: Running) -> bool:
         """Whether the service passes its healthcheck. Blocks, up to `HEALTHCHECK_TIMEOUT`."""
-        return is_healthy(service.host, service.port, self.healthcheck, HEALTHCHECK_TIMEOUT)
+        found = ask(service.host, service.port, self.healthcheck, HEALTHCHECK_TIMEOUT)
+        return found is Evidence.ANSWERS
 
     def lock(self) -> AbstractContextManager[None]:
         """The lock that serializes the launches of this service by several processes."""

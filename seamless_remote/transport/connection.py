@@ -20,6 +20,9 @@ from .urls import Origin
 
 _RECEIVE = 65536
 _SEND = 262144
+# How much of a body that is answered early is sent all the same, if the kernel takes it at once:
+# the connection can serve again then, and another one may cost a round trip or two.
+_WORTH_SENDING = 524288
 # RFC 9110, 10.1.1: a client does not wait for 100 without end; old servers never send it.
 _CONTINUE_PATIENCE = 1.0
 
@@ -229,23 +232,30 @@ class Connection:
         return self._parser.head_complete
 
     async def _send_rest(self, request: Request, views: list[memoryview]) -> None:
-        """Send what is left of the request, and stop if the answer comes before its end."""
+        """Send what is left of the request; stop if the answer comes long before its end."""
         # Until the last byte is sent, the server would take the next request for the rest.
         self._reusable = False
         if request.expect_continue and len(views) == 1 and await self._is_answered_first():
             return
+        left = sum(map(len, views))
+        answered = False
         try:
             for view in views:
                 while view:
                     sent = self._io.send(view[:_SEND])
                     view = view[sent:]
+                    left -= sent
                     if sent:
                         await checkpoint()
+                    elif answered:
+                        return
                     else:
                         assert self._readiness is not None
                         await self._readiness.readable_or_writable()
-                    if view and self._take_head() is Received.ENOUGH:
-                        return
+                    if view and not answered:
+                        answered = self._take_head() is Received.ENOUGH
+                        if answered and left > _WORTH_SENDING:
+                            return
         except BrokenConnectionError:
             # The answer may have come before the end: reading will tell.
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import anyio
 import anyio.to_thread
@@ -16,6 +16,7 @@ from services import wait_until
 from stored_buffers import buffer_of, checksum_of, fresh
 
 from seamless_remote import Settings, buffer_remote, database_remote
+from seamless_remote.launching import ssh_login
 from seamless_remote.nursery.process import this_process
 
 AT_ONCE = 20
@@ -38,6 +39,15 @@ def setting(request: pytest.FixtureRequest, select: Callable[[str], None]) -> tu
     kind, variant = request.param
     select(variant)
     return host_of(kind), variant
+
+
+@pytest.fixture
+def impatient(fresh_remote: None) -> Iterator[Settings]:
+    """Settings with which silence is noticed soon, for hosted nurseries as well."""
+    settings = Settings(healthcheck_timeout=1.0, keepalive_interval=0.5)
+    this_process().settings = settings
+    yield settings
+    this_process().settings = None
 
 
 def activate() -> None:
@@ -114,21 +124,47 @@ def test_when_tunnels_die_the_services_of_a_frontend_come_back_together(
 
 
 def test_a_path_that_is_silently_lost_is_given_up_and_what_waits_on_it_is_sent_again(
-    host: Host, laptop: Laptop
+    host: Host, laptop: Laptop, impatient: Settings
 ) -> None:
-    settings = Settings(healthcheck_timeout=1.0, keepalive_interval=0.5)
-    this_process().settings = host.settings = settings
-    try:
-        activate()
+    host.settings = impatient
+    activate()
 
-        async def main() -> None:
-            content = await stored()
-            laptop.network.lose()
-            await many(content)
+    async def main() -> None:
+        content = await stored()
+        laptop.network.lose()
+        await many(content)
 
-        host.run(main)
-    finally:
-        this_process().settings = None
+    host.run(main)
+
+
+def test_a_service_that_is_silent_on_the_frontend_itself_is_not_replaced(
+    setting: tuple[Host, str],
+    laptop: Laptop,
+    impatient: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ssh_login, "COMMAND_TIMEOUT", 1.0)
+    caplog.set_level("INFO", "seamless_remote.clients.base")
+    host, _ = setting
+    host.settings = impatient
+    activate()
+
+    async def main() -> None:
+        content = await stored()
+        pid = laptop.service_pid("hashserver")
+        os.kill(pid, signal.SIGSTOP)
+        async with anyio.create_task_group() as group:
+            group.start_soon(expect, content)
+            await anyio.to_thread.run_sync(
+                lambda: wait_until(
+                    lambda: "does not answer by another way" in caplog.text, what="a look"
+                )
+            )
+            os.kill(pid, signal.SIGCONT)
+        assert laptop.service_pid("hashserver") == pid
+
+    host.run(main)
 
 
 def test_a_relaunch_that_fails_for_want_of_a_network_is_made_again(
