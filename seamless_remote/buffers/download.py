@@ -18,6 +18,7 @@ from .ingest import (
     TooLongError,
     ingest,
 )
+from .wide_body import WORTH_BYTES, OpenRanges, WideBody
 from .worker_threads import offload
 
 ASK_LENGTH_BYTES = UNKNOWN_LENGTH_LIMIT // 8
@@ -67,6 +68,7 @@ class Download:
         self._announced: int | None = None
         self._stated: int | None = None
         self._resumed = False
+        self._is_narrow = False
 
     def request(self, path: str) -> Request:
         """The request for the buffer at `path`, or for what is missing of it."""
@@ -80,8 +82,20 @@ class Download:
         parts = () if self._writer is None else (206, 416)
         return response.status == 200 or response.status in parts
 
-    async def take(self, response: Response, ask_length: AskLength) -> Outcome:
-        """Write an answer to the target, and verify the buffer.
+    def widened(self, response: Response, open_ranges: OpenRanges) -> WideBody | None:
+        """The body of an answer, from several connections at once; None if it is not large, plain
+        bytes of known length, or if that has failed before."""
+        start = self.position if response.status == 206 else 0
+        size = response.content_length
+        plain = response.headers.get("Content-Encoding") is None
+        if not plain or size is None or size < WORTH_BYTES or self._is_narrow:
+            return None
+        return WideBody(response, start, start + size, open_ranges)
+
+    async def take(
+        self, response: Response, ask_length: AskLength, wide: WideBody | None = None
+    ) -> Outcome:
+        """Write an answer to the target, and verify the buffer. `wide` is its body, if it has one.
 
         `ask_length` is awaited if the body may decompress to more than `UNKNOWN_LENGTH_LIMIT`.
         ServiceError: the answer broke off; the next request continues from there. After a
@@ -99,7 +113,8 @@ class Download:
         before = writer.length
         self._dirty = True
         try:
-            actual = await ingest(writer, response.fill, response.content_length)
+            fill = response.fill if wide is None else wide.fill
+            actual = await ingest(writer, fill, response.content_length)
         except TooLongError as exc:
             if self._stated is None and not self._resumed:
                 self._stated = await ask_length() or 0
@@ -108,6 +123,7 @@ class Download:
         except WrongBytesError as exc:
             return await self._wrong(str(exc))
         except ServiceError:
+            self._is_narrow = wide is not None and wide.is_wide
             if not self._can_resume(writer):
                 await self.begin_anew()
             raise

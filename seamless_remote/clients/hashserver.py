@@ -10,14 +10,16 @@ import itertools
 import json
 import logging
 import random
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
 
-from ..buffers.download import Download, Outcome, measure
+from ..buffers.download import AskLength, Download, Outcome, measure
 from ..buffers.hashing import checksum_of
 from ..buffers.ingest import Target
+from ..buffers.wide_body import Ranges
 from ..errors import AnswerError, ExchangeError, WrongBytesError
 from ..nursery.calls import Call
 from ..transport.messages import Request, Response
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 UPLOAD_LANE = "upload"
 """Uploads have connections of their own: downloads of promised buffers may be waiting for them."""
+
+RANGES_LANE = "ranges"
+"""Of a large download from far away (see `buffers.wide_body`)."""
 
 QUESTIONS_LANE = "questions"
 """Questions may wait for an upload to end, and a download or an upload for their answer."""
@@ -63,6 +68,7 @@ class HashserverClient(Client):
     def __init__(self, address: Address, *, readonly: bool) -> None:
         super().__init__(address, readonly=readonly)
         self._uploads = Uploads()
+        self._widening = threading.Lock()
         self._awaited = AwaitedBuffers(self._ask_presence)
 
     def download(self, checksum: str) -> MemoryDownload:
@@ -115,7 +121,7 @@ class HashserverClient(Client):
             async with await self._get(call, endpoint, request, checksum) as response:
                 if not download.is_answered_by(response):
                     return await self._no_buffer(response, checksum)
-                outcome = await download.take(response, ask_length)
+                outcome = await self._take(call, endpoint, download, response, ask_length)
         if outcome is Outcome.WRONG:
             logger.warning(
                 "%s at %s sent wrong bytes for %s: %s; the next source is tried",
@@ -126,6 +132,37 @@ class HashserverClient(Client):
             )
         return outcome is Outcome.RIGHT
 
+    async def _take(
+        self,
+        call: Call,
+        endpoint: Endpoint,
+        download: Download,
+        response: Response,
+        ask_length: AskLength,
+    ) -> Outcome:
+        """Take an answer; from far away, by several connections at once."""
+
+        async def open_ranges(ranges: Ranges) -> Response:
+            wanted = ",".join(f"{first}-{last}" for first, last in ranges)
+            request = Request(
+                "GET",
+                f"{endpoint.path}/{download.checksum}",
+                headers=(("Range", f"bytes={wanted}"),),
+                safe=True,
+            )
+            return await self._send(call, endpoint, request, lane=RANGES_LANE, patience=0.0)
+
+        # One at a time: of several, each would wait for the connections that the others have.
+        if not self.health.is_far or not self._widening.acquire(blocking=False):
+            return await download.take(response, ask_length)
+        wide = download.widened(response, open_ranges)
+        try:
+            return await download.take(response, ask_length, wide)
+        finally:
+            self._widening.release()
+            if wide is not None:
+                wide.close()
+
     async def _get(
         self, call: Call, endpoint: Endpoint, request: Request, checksum: str
     ) -> Response:
@@ -134,8 +171,10 @@ class HashserverClient(Client):
         The server does not answer while a buffer is promised. Such a read gives its connection up,
         for others may need it, and asks now and then, for all that wait, whether theirs has come.
         """
+        # A new connection takes a round trip or two more.
+        patience = max(HEAD_PATIENCE, 4 * self.health.round_trip)
         while True:
-            response = await self._send(call, endpoint, request, patience=HEAD_PATIENCE)
+            response = await self._send(call, endpoint, request, patience=patience)
             try:
                 if not response.is_pending:
                     return response

@@ -49,9 +49,15 @@ class HealthRecord:
         self._lock = threading.RLock()
 
     @property
+    def round_trip(self) -> float:
+        """The shortest time, of late, in which it has answered, in seconds; 0 if that is not
+        known."""
+        return 0.0 if self._quickest == math.inf else self._quickest
+
+    @property
     def is_far(self) -> bool:
         """Whether a round trip to the service is known to take `FAR` or longer."""
-        return FAR <= self._quickest < math.inf
+        return self.round_trip >= FAR
 
     def success(self, round_trip: float) -> None:
         """The service answered, `round_trip` seconds after it was asked."""
