@@ -16,7 +16,7 @@ _PIECE = 65536
 async def _carry(
     source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay: float, window: int
 ) -> None:
-    """Pass bytes on, each after `delay` seconds; `window` of them may be under way, or unconfirmed."""
+    """Pass bytes on, each after `delay` seconds; `window` of them may be unconfirmed."""
     loop = asyncio.get_running_loop()
     under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
     room = window
