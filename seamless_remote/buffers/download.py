@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from ..errors import ServiceError, WrongBytesError
 from ..transport.messages import Request, Response
+from . import wide_body
 from .ingest import (
     UNKNOWN_LENGTH_LIMIT,
     BufferWriter,
@@ -18,7 +19,7 @@ from .ingest import (
     TooLongError,
     ingest,
 )
-from .wide_body import WORTH_BYTES, OpenRanges, WideBody
+from .wide_body import OpenRanges, WideBody
 from .worker_threads import offload
 
 ASK_LENGTH_BYTES = UNKNOWN_LENGTH_LIMIT // 8
@@ -88,7 +89,7 @@ class Download:
         start = self.position if response.status == 206 else 0
         size = response.content_length
         plain = response.headers.get("Content-Encoding") is None
-        if not plain or size is None or size < WORTH_BYTES or self._is_narrow:
+        if not plain or size is None or size < wide_body.WORTH_BYTES or self._is_narrow:
             return None
         return WideBody(response, start, start + size, open_ranges)
 
@@ -123,7 +124,7 @@ class Download:
         except WrongBytesError as exc:
             return await self._wrong(str(exc))
         except ServiceError:
-            self._is_narrow = wide is not None and wide.is_wide
+            self._narrow(wide)
             if not self._can_resume(writer):
                 await self.begin_anew()
             raise
@@ -135,7 +136,14 @@ class Download:
             self.received += writer.length - before
         if actual == self.checksum:
             return Outcome.RIGHT
+        self._narrow(wide)
         return await self._wrong(f"their checksum is {actual}")
+
+    def _narrow(self, wide: WideBody | None) -> None:
+        """Something went wrong: if it may be for several connections, do without them, and do not
+        blame the server yet."""
+        if wide is not None and wide.is_wide:
+            self._is_narrow = self._resumed = True
 
     def _can_resume(self, writer: BufferWriter) -> bool:
         """Whether the next request can ask for the rest; it will then."""
