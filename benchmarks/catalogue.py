@@ -18,6 +18,10 @@ SLOW_SECONDS = (0.5, 1.0)
 """Seconds that each of the two slow servers waits before it confirms an upload."""
 JOB_SECONDS = 0.2
 """Seconds that a job takes at the stub jobserver."""
+FAR_DELAY = 0.04
+"""Seconds that each byte travels to the services far away, one way."""
+FAR = 200
+"""MiB of the buffer that is read from there."""
 PACE = 0.001
 """Seconds that the paced stub server takes for a buffer, one after another."""
 
@@ -45,6 +49,11 @@ TITLES = {
     "upload-again": "256 MiB upload of what the server has",
     "same-buffer": "20 gets of one 16 MiB buffer at once",
     "two-servers": "16 MiB write to two servers ({:g} s and {:g} s)".format(*SLOW_SECONDS),
+    "far-get": "10 gets of 1 kB, asyncio.run each, 80 ms away",
+    "far-write": "10 writes of 200 kB, 80 ms away",
+    "far-write-again": "10 writes of 200 kB that the server has, 80 ms away",
+    "far-write-3": "5 writes of 3 MB, 80 ms away",
+    "far-download": f"{FAR} MiB into memory, 80 ms away",
     "help": "seamless-resolve --help, 5 times",
     "resolve-output": f"seamless-resolve --output, {LARGE} MiB",
     "resolve-output-huge": f"seamless-resolve --output, {HUGE // 1024} GiB",
@@ -92,6 +101,8 @@ _MANY = {"count": 10_000}
 _SQL = "the server, which does its SQL in its event loop"
 _HASH = "the server, which hashes before its first byte"
 _LOCK = "Python's lock, which the computation holds 5 ms at a time"
+_PATH = "the path: a round trip of 80 ms, one window of 2 MB a round trip and connection"
+_SMALL_WRITES = {"count": 10, "bytes": 200_000}
 _WORKERS = "the jobserver's two workers"
 _LAUNCHES = "the start of three services, of a worker and of Python"
 _IMPORTS = "the start of Python and the imports of Dask"
@@ -120,6 +131,13 @@ CASES = (
     Case("upload-again", "buffers.uploaded", "http", _ASYNCIO, {"mebibytes": 256, "again": True}),
     Case("same-buffer", "buffers.gathered", "http", _LOOPS, {"count": 20, "same": True}),
     Case("two-servers", "buffers.uploaded", "slow", _LOOPS, {"mebibytes": 16}, "the slower server"),
+    Case("far-get", "buffers.asyncio_run_each", "far", _BOTH, {"count": 10}, _PATH),
+    Case("far-write", "buffers.written", "far", _BOTH, _SMALL_WRITES, _PATH),
+    Case(
+        "far-write-again", "buffers.written", "far", _BOTH, {**_SMALL_WRITES, "again": True}, _PATH
+    ),
+    Case("far-write-3", "buffers.written", "far", _BOTH, {"count": 5, "bytes": 3_000_000}, _PATH),
+    Case("far-download", "buffers.downloaded", "far", (*_BOTH, "curl"), {"buffer": "far"}, _PATH),
     Case("help", "programs.help_text", "", _BOTH, {"count": 5}),
     Case("resolve-output", "programs.downloaded", "http", (*_BOTH, "curl"), {}, _HASH),
     Case("resolve-output-huge", "programs.downloaded", "http", _TOOLS, {"buffer": "huge"}, _HASH),

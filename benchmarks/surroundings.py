@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from .catalogue import HUGE, JOB_SECONDS, LARGE, PACE, SLOW_SECONDS, Case
+from .catalogue import FAR, FAR_DELAY, HUGE, JOB_SECONDS, LARGE, PACE, SLOW_SECONDS, Case
 from .measured.task import LOOKUPS, ask_database, lookup_key, result_of
 from .runs import scripts
 
@@ -51,11 +52,18 @@ def surroundings(scratch: Path, cases: Sequence[Case]) -> Iterator[dict[str, dic
             "paced": {"servers": [start(*_STUB, "--pace", str(PACE))]},
             "folder": {"folder": str(buffers)},
             "http": {"servers": [hashserver], "stored": str(buffers)},
+            "far": {"servers": [start(*_far_path_to(hashserver))]},
             "jobs": {"jobserver": start(*_JOB_STUB, "--seconds", str(JOB_SECONDS))},
             "held-jobs": {"jobserver": start(*_JOB_STUB, "--seconds", str(_IDLE_TIMEOUT))},
             "slow": {"servers": [start(*_STUB, "--pause", str(each)) for each in SLOW_SECONDS]},
         }
         yield {service: {**material, **urls} for service, urls in told.items()}
+
+
+def _far_path_to(url: str) -> Sequence[str | Path]:
+    """The command of a path that leads to a service."""
+    program = Path(__file__).with_name("far_path.py")
+    return (sys.executable, program, "--to", urlsplit(url).netloc, "--delay", str(FAR_DELAY))
 
 
 @contextlib.contextmanager
@@ -100,6 +108,7 @@ def _store_buffers(folder: Path, cases: Sequence[Case]) -> dict[str, Any]:
     return {
         "small": [_store(folder, os.urandom(1000)) for _ in range(1001)],
         "medium": _store(folder, os.urandom(1 << 20), times=16),
+        "far": _store(folder, os.urandom(1 << 20), times=FAR),
         "large": _store(folder, os.urandom(1 << 20), times=LARGE),
         "huge": _store(folder, os.urandom(1 << 20), times=HUGE) if huge else "",
     }

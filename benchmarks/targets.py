@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .catalogue import SLOW_SECONDS
+from .catalogue import FAR_DELAY, SLOW_SECONDS
 from .runs import Run, Runs
 
 
@@ -98,6 +98,11 @@ _AIMS = [
     *_aim("upload", _ASYNCIO, "curl", wall=1.18),
     # What comes on top of the slower server's pause is hashing and sending.
     *_aim("two-servers", _OURS, wall=1.2 * max(SLOW_SECONDS)),
+    *_aim("far-get", _ANY, wall=1.1 * 2 * FAR_DELAY),
+    *_aim("far-write", _ANY, wall=1.2 * 2 * FAR_DELAY),
+    *_aim("far-write-again", _ANY, wall=1.2 * 2 * FAR_DELAY),
+    *_aim("far-write-3", _ANY, "published", wall=1.05),
+    *_aim("far-download", _ANY, wall=4.5),
     *_aim("jobs-1024", _ASYNCIO, "jobs-100000", wall=1.3),
     *_aim("jobs-1024", _ASYNCIO, errors=0, waiting_bytes=20_000),
     *_aim("jobs-100000", _ASYNCIO, errors=0, waiting_bytes=20_000),

@@ -5,6 +5,7 @@ No buffer is read twice by a process, for Seamless keeps what it has read.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import time
@@ -60,11 +61,13 @@ async def storm(peer: SeamlessPeer, task: Task) -> Report:
 
 
 async def downloaded(peer: SeamlessPeer, task: Task) -> Report:
-    """The large buffer into memory, while another task of the caller's loop ticks.
+    """The large buffer, or the one that `buffer` names, into memory, while another task of the
+    caller's loop ticks.
 
     A pause is how long that task waited for its turn, beyond its sleep.
     """
     await peer.get(task["small"][0])
+    wanted = task[task.get("buffer", "large")]
     pauses: list[float] = []
     done = False
 
@@ -79,13 +82,13 @@ async def downloaded(peer: SeamlessPeer, task: Task) -> Report:
         await peer.sleep(10 * _TICK)  # the other task is ticking by now
         try:
             with meter:
-                return await peer.get(task["large"])
+                return await peer.get(wanted)
         finally:
             done = True
 
     meter = Meter()
     content, _ = await peer.gather(lambda step: step(), [download, tick])
-    _check([content], [task["large"]])
+    _check([content], [wanted])
     pauses.sort()
     late = pauses[int(len(pauses) * 0.999)]
     return meter.report(pause_p999_ms=late * 1e3, pause_max_ms=pauses[-1] * 1e3)
@@ -106,6 +109,30 @@ async def uploaded(peer: SeamlessPeer, task: Task) -> Report:
     if "stored" in task:
         take_stored(task["stored"], checksum)
     return meter.report()
+
+
+def asyncio_run_each(peer: SeamlessPeer, task: Task) -> Report:
+    """`count` small buffers by a synchronous caller, each through `asyncio.run`."""
+    asyncio.run(peer.get(task["small"][0]))
+    checksums = task["small"][1 : 1 + task["count"]]
+    with Meter() as meter:
+        contents = [asyncio.run(peer.get(checksum)) for checksum in checksums]
+    return _report(meter, contents, checksums)
+
+
+async def written(peer: SeamlessPeer, task: Task) -> Report:
+    """`count` new buffers of `bytes` bytes, one after another; `again`: what the server has."""
+    contents = [os.urandom(task["bytes"]) for _ in range(task["count"])]
+    checksums = [checksum_of(content) for content in contents]
+    first = os.urandom(1000)
+    require(await peer.put(checksum_of(first), first), "the first upload is not confirmed")
+    if task.get("again"):
+        for checksum, content in zip(checksums, contents, strict=True):
+            require(await peer.put(checksum, content), "the first upload is not confirmed")
+    with Meter() as meter:
+        for checksum, content in zip(checksums, contents, strict=True):
+            require(await peer.put(checksum, content), "the upload is not confirmed")
+    return meter.report(len(contents))
 
 
 def _report(meter: Meter, contents: Sequence[bytes], checksums: Sequence[str]) -> Report:
