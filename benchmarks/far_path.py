@@ -67,13 +67,13 @@ async def _serve(options: argparse.Namespace) -> None:
             back.close()
         writer.close()
 
-    async with await asyncio.start_server(connect, options.host, options.port) as server:
+    async with await asyncio.start_server(connect, "", options.port) as server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host", required=True)
+    parser.add_argument("--host", help="it listens at all addresses of the machine")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--to", required=True)
     parser.add_argument("--delay", type=float, required=True, help="seconds, one way")

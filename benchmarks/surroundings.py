@@ -52,7 +52,10 @@ def surroundings(scratch: Path, cases: Sequence[Case]) -> Iterator[dict[str, dic
             "paced": {"servers": [start(*_STUB, "--pace", str(PACE))]},
             "folder": {"folder": str(buffers)},
             "http": {"servers": [hashserver], "stored": str(buffers)},
-            "far": {"servers": [start(*_far_path_to(hashserver))]},
+            # Not by the address of a service of this machine, which is never far away.
+            "far": {
+                "servers": [start(*_far_path_to(hashserver)).replace(_HOST, socket.gethostname())]
+            },
             "jobs": {"jobserver": start(*_JOB_STUB, "--seconds", str(JOB_SECONDS))},
             "held-jobs": {"jobserver": start(*_JOB_STUB, "--seconds", str(_IDLE_TIMEOUT))},
             "slow": {"servers": [start(*_STUB, "--pause", str(each)) for each in SLOW_SECONDS]},

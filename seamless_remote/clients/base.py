@@ -173,7 +173,7 @@ class Client:
             refusal = self._refused("the healthcheck", response.status, body)
             self.health.failure(refusal)
             raise refusal
-        self.health.success(time.perf_counter() - started)
+        self.health.ping(time.perf_counter() - started)
         if endpoint.circuit.probed(time.monotonic(), True, random.random):
             logger.warning("%s at %s answers again", self.service, endpoint.url)
 

@@ -23,6 +23,7 @@ from ..buffers.wide_body import Ranges
 from ..errors import AnswerError, ExchangeError, WrongBytesError
 from ..nursery.calls import Call
 from ..transport.messages import Request, Response
+from ..transport.urls import is_loopback
 from . import retry_policy
 from .answers import json_of
 from .awaited_buffers import AwaitedBuffers, Presence
@@ -153,7 +154,7 @@ class HashserverClient(Client):
             return await self._send(call, endpoint, request, lane=RANGES_LANE, patience=0.0)
 
         # One at a time: of several, each would wait for the connections that the others have.
-        if not self.health.is_far or not self._widening.acquire(blocking=False):
+        if not self._is_far(endpoint) or not self._widening.acquire(blocking=False):
             return await download.take(response, ask_length)
         wide = download.widened(response, open_ranges)
         try:
@@ -162,6 +163,12 @@ class HashserverClient(Client):
             self._widening.release()
             if wide is not None:
                 wide.close()
+
+    def _is_far(self, endpoint: Endpoint) -> bool:
+        """Whether a round trip costs much. On a busy machine, its own services seem so, too."""
+        return self.health.is_far and (
+            endpoint.is_elsewhere or not is_loopback(endpoint.origin.host)
+        )
 
     async def _get(
         self, call: Call, endpoint: Endpoint, request: Request, checksum: str
@@ -258,7 +265,7 @@ class HashserverClient(Client):
     ) -> tuple[int, bytes]:
         # The server answers 201 and 202 before it reads the body. With Expect: 100-continue, a
         # large body that it has already is not sent (RFC 9110, 10.1.1).
-        expect_from = EXPECT_FROM_BYTES_FAR if self.health.is_far else EXPECT_FROM_BYTES
+        expect_from = EXPECT_FROM_BYTES_FAR if self._is_far(endpoint) else EXPECT_FROM_BYTES
         request = Request(
             "PUT",
             f"{endpoint.path}/{checksum}",

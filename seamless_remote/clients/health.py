@@ -15,8 +15,8 @@ FAR = 0.01
 """Seconds for a round trip from which on a service counts as far away."""
 
 FADING = 1.02
-"""By how much the shortest round trip grows with each request that took longer: the network may
-have changed."""
+"""By how much the shortest round trip grows with each ping that took longer: the network may have
+changed."""
 
 
 class Health(str, enum.Enum):
@@ -50,7 +50,7 @@ class HealthRecord:
 
     @property
     def round_trip(self) -> float:
-        """The shortest time, of late, in which it has answered, in seconds; 0 if that is not
+        """The shortest time, of late, in which it has answered a ping, in seconds; 0 if that is not
         known."""
         return 0.0 if self._quickest == math.inf else self._quickest
 
@@ -62,11 +62,15 @@ class HealthRecord:
     def success(self, round_trip: float) -> None:
         """The service answered, `round_trip` seconds after it was asked."""
         self.last_round_trip = round_trip
-        self._quickest = min(round_trip, self._quickest * FADING)
         if self.state is not Health.UP or self._failures:
             with self._lock:
                 self._failures = 0
                 self._change(Health.UP, f"answered in {round_trip * 1000:.1f} ms")
+
+    def ping(self, round_trip: float) -> None:
+        """A ping was answered: nothing took time but the way there and back."""
+        self._quickest = min(round_trip, self._quickest * FADING)
+        self.success(round_trip)
 
     def failure(self, reason: object) -> None:
         """The service could not be reached, or broke off."""

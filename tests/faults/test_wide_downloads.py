@@ -21,7 +21,7 @@ from services import Service, wait_until
 
 from seamless_remote import buffer_remote
 from seamless_remote.buffers import wide_body
-from seamless_remote.clients import health
+from seamless_remote.clients.hashserver import HashserverClient
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -35,7 +35,7 @@ Start = Callable[[Service], FaultProxy]
 @pytest.fixture(autouse=True)
 def far_and_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every server is far away, every connection slow, and nothing too small for more of them."""
-    monkeypatch.setattr(health, "FAR", 0.0)
+    monkeypatch.setattr(HashserverClient, "_is_far", lambda client, endpoint: True)
     monkeypatch.setattr(wide_body, "FAST", float("inf"))
     for name, value in (
         ("WORTH_BYTES", 1 << 20),
