@@ -165,10 +165,11 @@ class HashserverClient(Client):
                 wide.close()
 
     def _is_far(self, endpoint: Endpoint) -> bool:
-        """Whether a round trip costs much. On a busy machine, its own services seem so, too."""
-        return self.health.is_far and (
-            endpoint.is_elsewhere or not is_loopback(endpoint.origin.host)
-        )
+        """Whether a round trip costs much, or may do so where no ping has told yet."""
+        if endpoint.is_elsewhere:
+            return self.health.is_far or not self.health.round_trip
+        # On a busy machine its own services seem to be far away, too.
+        return self.health.is_far and not is_loopback(endpoint.origin.host)
 
     async def _get(
         self, call: Call, endpoint: Endpoint, request: Request, checksum: str
