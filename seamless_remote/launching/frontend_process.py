@@ -38,7 +38,7 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     wanted = json.loads(_line(owner))
-    login = Login(wanted["host"])
+    login = Login(wanted["host"], for_tunnels=bool(wanted["launch_dict"].get("tunnel")))
     watch = threading.Thread(target=_end_with_owner, args=(owner, wanted, login), daemon=True)
     watch.start()
     os.environ[TUNNELS_VARIABLE] = wanted["tunnels"]

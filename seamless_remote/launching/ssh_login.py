@@ -5,7 +5,8 @@ path, so one is made here, and shared (`ControlMaster`, see ssh_config(5)): a sc
 first on the PATH, sends the launcher's commands through it. Tunnels, which outlive the launch, get
 connections of their own.
 
-A user who is asked for a password or a code may share a login himself. That one is used then.
+A user who is asked for a password or a code may share a login himself. That one is used where no
+tunnel is wanted: `ssh -N -L` by way of a shared login ends at once, and the launcher gives up.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class LoginError(Exception):
 class Login:
     """A login to `host`, by the name that ssh knows it by. `close` ends it."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, *, for_tunnels: bool = False) -> None:
         self.host = host
+        self._for_tunnels = for_tunnels
         self.environment = dict(os.environ)
         """The environment in which `ssh` means the script. What is started in it may outlive it."""
         self.is_open = False
@@ -75,7 +77,8 @@ class Login:
             raise LoginError("there is no ssh on the PATH")
         settings = self._settings()
         self._folder = _new_folder()
-        if self._is_shared():
+        is_shared = self._is_shared()
+        if is_shared and not self._for_tunnels:
             self._write_script([], [])
             self.is_open = True
             return
@@ -83,7 +86,12 @@ class Login:
         if settings.get("connecttimeout", "none") == "none":
             options += ["-o", f"ConnectTimeout={CONNECT_TIMEOUT}"]
         socket_path = self._folder / "login"
-        self._connect(options, socket_path)
+        try:
+            self._connect(options, socket_path)
+        except LoginError as exc:
+            if not is_shared:
+                raise
+            raise LoginError(f"{exc}\nno tunnel goes through the shared login there is") from exc
         # A socket that is gone does no harm: ssh then connects by itself.
         through_it = ["-o", "ControlMaster=no", "-o", f"ControlPath={socket_path}"]
         alone = ["-o", "ControlMaster=no", "-o", "ControlPath=none"]

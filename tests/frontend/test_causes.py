@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import tempfile
 from collections.abc import Callable
 
 import pytest
@@ -101,6 +103,28 @@ def test_a_missing_ssh_is_told(
     select("direct")
     monkeypatch.setenv("PATH", "/nowhere")
     assert "there is no ssh on the PATH" in launch()
+
+
+def test_a_login_that_the_user_shares_is_used_but_for_tunnels(
+    laptop: Laptop, select: Callable[[str], None]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        laptop.frontend.write_ssh_config(
+            laptop.network.port,
+            "ControlMaster auto",
+            f"ControlPath {folder}/s",
+            "ControlPersist 60",
+        )
+        subprocess.run(["ssh", SSH_NAME, "true"], check=True, stderr=subprocess.DEVNULL)
+        try:
+            # As if it had taken a code that only the user has.
+            laptop.frontend.allow_key(False)
+            select("direct")
+            Placement.of().launch("hashserver", mode="rw").ensure()
+            select("tunneled")
+            assert "no tunnel goes through the shared login" in launch()
+        finally:
+            subprocess.run(["ssh", "-O", "exit", SSH_NAME], check=True, stderr=subprocess.DEVNULL)
 
 
 def unwritable_folder(laptop: Laptop) -> None:
