@@ -17,6 +17,7 @@ TIMEOUTS = {
     "SEAMLESS_REMOTE_READ_TIMEOUT": "read_timeout",
     "SEAMLESS_REMOTE_TOTAL_TIMEOUT": "total_timeout",
     "SEAMLESS_REMOTE_HEALTHCHECK_TIMEOUT": "healthcheck_timeout",
+    "SEAMLESS_REMOTE_LAUNCH_TIMEOUT": "launch_timeout",
 }
 FLAGS = {
     "SEAMLESS_ALLOW_REMOTE_CLIENTS_IN_WORKER": "allow_in_worker",

@@ -1,4 +1,4 @@
-"""The network between a laptop and its frontend: a TCP path that is slow, silent, or gone.
+"""The network between a laptop and its frontend: a TCP path that is silent, or gone.
 
 One thread with a loop of its own passes the bytes of all connections on. What is lost is lost
 silently: no connection ends, nothing is refused, and nothing comes.
@@ -32,8 +32,6 @@ class NetworkPath:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.delay = 0.0
-        """Seconds that each byte travels, in each direction."""
         self.port = 0
         self.turned_away = 0
         """How many connections have found it closed."""
@@ -97,7 +95,7 @@ class NetworkPath:
             return
         task = asyncio.current_task()
         assert task is not None
-        connection = _Connection(self, task, lost=self._way is Way.SILENT)
+        connection = _Connection(self.target, task, lost=self._way is Way.SILENT)
         self._connections.add(connection)
         try:
             await connection.run(reader, writer)
@@ -109,41 +107,23 @@ class NetworkPath:
 
 
 class _Connection:
-    def __init__(self, path: NetworkPath, task: asyncio.Task[Any], *, lost: bool) -> None:
-        self.path = path
+    def __init__(self, target: int, task: asyncio.Task[Any], *, lost: bool) -> None:
+        self.target = target
         self.task = task
         self.lost = lost
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(2 * self.path.delay)  # what TCP takes to connect
-        there, back = await asyncio.open_connection(HOST, self.path.target)
+        there, back = await asyncio.open_connection(HOST, self.target)
         try:
             await asyncio.gather(self._pass_on(reader, back), self._pass_on(there, writer))
         finally:
             back.transport.abort()
 
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
-        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-
-        async def arrive() -> None:
-            while True:
-                due, data = await under_way.get()
-                await asyncio.sleep(due - loop.time())
-                if self.lost:
-                    continue
-                if not data:
-                    with contextlib.suppress(OSError):
-                        sink.write_eof()
-                    return
+        while data := await source.read(PIECE):
+            if not self.lost:
                 sink.write(data)
                 await sink.drain()
-
-        arrival = asyncio.ensure_future(arrive())
-        try:
-            while data := await source.read(PIECE):
-                under_way.put_nowait((loop.time() + self.path.delay, data))
-            under_way.put_nowait((loop.time() + self.path.delay, b""))
-            await arrival
-        finally:
-            arrival.cancel()
+        if not self.lost:
+            with contextlib.suppress(OSError):
+                sink.write_eof()
