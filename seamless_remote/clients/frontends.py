@@ -18,7 +18,8 @@ from .endpoint import Address, LaunchedAddress
 logger = logging.getLogger(__name__)
 
 _in_effect: list[LaunchedAddress] = []
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""Reentrant: a dropped loop leaves a block at any moment."""
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def _bring_back_others(address: LaunchedAddress) -> None:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _in_effect.clear()
 
 

@@ -115,13 +115,13 @@ def _service_words(login: Login, launch_dict: dict[str, Any], key: str) -> str:
     """The end of the service's own log if it was started, or what the launcher lacks there."""
     report = LauncherReport.of(launch_dict)
     if report.has_started_service:
-        path = f".remote-http-launcher/server/{key}.log"
+        path = f"~/.remote-http-launcher/server/{key}.log"
         # Without the helper, or where only the helpers may be run.
         for command in (f"rhl-logs {key} --tail 100", f"tail -n 100 {path}"):
             asked = login.run(command)
             if asked is not None and asked.returncode == 0:
                 lines = last_lines(asked.stdout, SHOWN_LINES)
-                return quoted(f"~/{path} on {login.host}", lines)
+                return quoted(f"{path} on {login.host}", lines)
     helpers = login.run("rhl-inspect --help")
     if helpers is not None and helpers.returncode == 127:
         return (

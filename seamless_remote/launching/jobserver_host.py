@@ -50,7 +50,7 @@ def logged_result(launched: Launched, job: str) -> str | None:
     # The log may be long: have it searched there. A host that allows the launcher's own commands
     # only has but the helper.
     for command in (
-        f"grep -aF {shlex.quote(words)} .remote-http-launcher/server/{key}.log",
+        f"grep -aF {shlex.quote(words)} ~/.remote-http-launcher/server/{key}.log",
         f"rhl-logs {key} --tail {_LINES_SENT}",
     ):
         asked = run_there(launched.frontend, command)

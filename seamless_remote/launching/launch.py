@@ -255,7 +255,7 @@ def _cause(exc: Exception, launch_dict: LaunchDict, started: float) -> str:
         return f"{exc}. {_words(launch_dict, started)}"
     # The launcher's message may end with a whole traceback. Its last line is the reason.
     reason = (str(exc).strip() or "no reason given").splitlines()[-1].rstrip(".")
-    field = reason.split()[0]
+    field = reason.partition(" ")[0]
     if field in launch_dict and " must " in reason:
         # It refuses the launch dict, and does not say what it has found there.
         return f"{reason}, not {launch_dict[field]!r}: see to it in ~/.seamless/clusters.yaml"

@@ -115,6 +115,8 @@ class Login:
 
     def _connect(self, options: list[str], socket_path: Path) -> None:
         assert self._ssh is not None
+        # Or else it would go into the background, where nobody ends it.
+        options = [*options, "-o", "ControlPersist=no"]
         words = socket_path.with_name("words")
         with words.open("wb") as stderr:
             self._master = subprocess.Popen(
