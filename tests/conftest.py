@@ -37,6 +37,7 @@ from services import (
 
 from seamless_remote import Settings
 from seamless_remote.clients import retry_policy
+from seamless_remote.demo.frontend import find_sshd
 from seamless_remote.demo.local_cluster import FOREIGN_PREFIXES
 
 Starter = Callable[..., Service]
@@ -58,7 +59,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the number of distinct bad inputs and answers (see tests/faults/conftest.py)."""
+    """Print the number of distinct bad inputs and answers (see tests/faults/conftest.py), and what
+    was left out."""
+    if find_sshd() is None:
+        terminalreporter.write_line("left out: a frontend over SSH, for want of sshd (or ssh)")
     reports = [each for key in ("passed", "failed") for each in terminalreporter.getreports(key)]
     tried = {
         value

@@ -12,6 +12,7 @@ import concurrent.futures
 import logging
 import math
 import os
+import subprocess
 import sys
 import time
 from concurrent.futures import Future
@@ -117,9 +118,27 @@ def _has_ended(content: dict[str, Any]) -> bool:
         return False
 
 
+class _WithoutInput:
+    """The module `subprocess`, but that a process has no standard input unless it is given one.
+
+    The launcher's processes inherit ours. What they read the user's program misses; and the service
+    would keep a pipe open for as long as it runs, on which whoever writes to that then waits.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(subprocess, name)
+
+    @staticmethod
+    def run(*args: Any, **options: Any) -> Any:
+        if options.get("input") is None:
+            options["stdin"] = subprocess.DEVNULL
+        return subprocess.run(*args, **options)
+
+
 def _run(launch_dict: dict[str, Any]) -> dict[str, Any]:
     import remote_http_launcher
 
+    remote_http_launcher.subprocess = _WithoutInput()
     result: dict[str, Any] = remote_http_launcher.run(launch_dict)
     return result
 

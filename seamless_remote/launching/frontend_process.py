@@ -54,7 +54,7 @@ def _launch(login: Login, key: str, launch_dict: dict[str, Any]) -> dict[str, An
 
     try:
         login.open()
-    except LoginError as exc:
+    except (LoginError, OSError) as exc:
         return {"error": login_cause(login.host, str(exc)), "login": True}
     os.environ.update(login.environment)
     # The launcher asks services by way of urllib, which would ask the user's proxy.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from services import Home, Service, run_script
@@ -264,3 +267,40 @@ async def main():
 
 print(json.dumps(run(main)))
 """
+
+
+LAUNCHES_AND_READS = """
+import sys
+import seamless, seamless.config
+from seamless_remote import buffer_remote, database_remote
+
+seamless.config.init()
+buffer_remote.ensure_initialized()
+database_remote.ensure_initialized()
+print(sys.stdin.readline(), end="")
+seamless.close()
+"""
+
+
+def test_a_launched_service_leaves_the_programs_standard_input_alone(home: Home) -> None:
+    home.configure(level=2)
+    read, write = os.pipe()
+    try:
+        program = subprocess.Popen(
+            [sys.executable, "-c", LAUNCHES_AND_READS],
+            cwd=home.project,
+            env=home.env,
+            stdin=read,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        os.close(read)
+        os.write(write, b"the first line\n")
+        output, _ = program.communicate()
+        assert output == "the first line\n"
+        assert home.services()
+        # Nobody holds the other end: who writes into a pipe to such a program ends as well.
+        with pytest.raises(BrokenPipeError):
+            os.write(write, b"x")
+    finally:
+        os.close(write)
