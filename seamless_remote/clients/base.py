@@ -9,24 +9,21 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable
-from functools import partial
 from types import EllipsisType
 from typing import Any, ClassVar, TypeVar
 
 import seamless
 
 from ..errors import OwnLimitError, RefusedError, ServiceError, ServiceTimeout
-from ..launching.frontend_launch import is_path_lost
 from ..nursery import process
 from ..nursery.calling import call_blocking
 from ..nursery.calls import Call
-from ..nursery.process import outcome_of_worker
-from ..nursery.waiter import wait_for
 from ..transport.messages import Request, Response
 from . import retry_policy
 from .connections import connections
 from .counters import ClientSnapshot, Counters
 from .endpoint import Address, Endpoint
+from .frontends import is_path_lost
 from .health import Health, HealthRecord
 from .retrying import Attempt, Tries
 
@@ -125,26 +122,10 @@ class Client:
                     self.address.note_failure(endpoint, exc)
                 if not (endpoint.is_elsewhere and isinstance(exc, ServiceTimeout)):
                     return
-        await self._look_for_another_way(call, endpoint)
-
-    async def _look_for_another_way(self, call: Call, endpoint: Endpoint) -> None:
-        """Give the path to a silent service up if the service is well: what waits for answers on
-        it is cut off, and looks for another one."""
-        launched = endpoint.launched
-        if launched is None:
-            return
-        call.waits_for = "an answer by another way"
-        look = partial(is_path_lost, launched.launch_dict, launched.result)
-        if await wait_for(outcome_of_worker(f"another way to {self.service}", look)):
-            logger.warning(
-                "%s is silent here, and answers there: the path to it is lost; it is "
-                "looked for by another one",
-                self.describe(),
-            )
+        if await is_path_lost(call, endpoint, self.describe()):
             self.address.lose(endpoint)
+            # What waits for answers looks for another way.
             connections.transport.cut(endpoint.origin)
-        else:
-            logger.info("%s is silent, and does not answer by another way", self.describe())
 
     async def ping(self, call: Call, endpoint: Endpoint) -> None:
         """Ask the service for its health, once; it is noted, and a good answer closes the circuit.

@@ -1,7 +1,8 @@
-"""The launched services that are in effect, by frontend: after an outage they come back together.
+"""Services on frontends, to which the path gets lost.
 
 A tunnel for each service leads to a frontend. When its path was lost, so were all of them, and to
-launch them one after the other, as each is used, would take as many times longer.
+launch them one after the other, as each is used, would take as many times longer. So those that are
+in effect come back together.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from ..nursery.process import start_worker
-from .endpoint import Address, LaunchedAddress
+from ..launching.frontend_launch import answers_by_another_way
+from ..nursery.calls import Call
+from ..nursery.process import outcome_of_worker, start_worker
+from ..nursery.waiter import wait_for
+from .endpoint import Address, Endpoint, LaunchedAddress
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,20 @@ def in_effect(address: Address) -> Iterator[None]:
     finally:
         with _lock:
             _in_effect.remove(address)
+
+
+async def is_path_lost(call: Call, endpoint: Endpoint, name: str) -> bool:
+    """Whether a service on a frontend that is silent is well, and only the path to it lost."""
+    launched = endpoint.launched
+    if launched is None:
+        return False
+    call.waits_for = "an answer by another way"
+    look = partial(answers_by_another_way, launched.launch_dict, launched.result)
+    if await wait_for(outcome_of_worker(f"another way to {name}", look)):
+        logger.warning("%s is silent, and answers by another way: the path is lost", name)
+        return True
+    logger.info("%s is silent, and does not answer by another way", name)
+    return False
 
 
 def _bring_back_others(address: LaunchedAddress) -> None:

@@ -57,11 +57,11 @@ def is_gone(launch_dict: dict[str, Any], result: dict[str, Any]) -> bool:
     return ClientRecord.of(launch_dict).evidence(result) is Evidence.GONE
 
 
-def is_path_lost(launch_dict: dict[str, Any], result: dict[str, Any]) -> bool:
-    """Whether a service that is silent can be reached by another way: then it is well, and the way
-    to it is lost. Blocks, for seconds.
+def answers_by_another_way(launch_dict: dict[str, Any], result: dict[str, Any]) -> bool:
+    """Whether a service that is silent answers through a login of its own, or where there is no
+    tunnel on a new connection: then it is well, and the way to it is lost. Blocks, for seconds.
 
-    Without that, it may be busy, or its whole machine be out of reach: that may pass.
+    If it does not, it may be busy, or its whole machine be out of reach: that may pass.
     """
     record = ClientRecord.of(launch_dict)
     host = frontend_of(launch_dict)

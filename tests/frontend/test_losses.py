@@ -145,7 +145,7 @@ def test_a_service_that_is_silent_on_the_frontend_itself_is_not_replaced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(ssh_login, "COMMAND_TIMEOUT", 1.0)
-    caplog.set_level("INFO", "seamless_remote.clients.base")
+    caplog.set_level("INFO", "seamless_remote.clients.frontends")
     host, _ = setting
     host.settings = impatient
     activate()
