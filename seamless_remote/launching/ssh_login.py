@@ -82,12 +82,14 @@ class Login:
             self._write_script([], [])
             self.is_open = True
             return
-        options = ["-o", "BatchMode=yes"]
+        options = list(_SSH[1:])
         if settings.get("connecttimeout", "none") == "none":
             options += ["-o", f"ConnectTimeout={CONNECT_TIMEOUT}"]
         socket_path = self._folder / "login"
+        # The user's own forwarded ports may be taken, by his other logins.
+        no_ports = ["-o", "ClearAllForwardings=yes"]
         try:
-            self._connect(options, socket_path)
+            self._connect(options + no_ports, socket_path)
         except LoginError as exc:
             if not is_shared:
                 raise
@@ -98,7 +100,10 @@ class Login:
         if settings.get("serveraliveinterval", "0") == "0":
             # Without that, ssh would keep a tunnel whose path is lost for hours.
             alone += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"]
-        self._write_script(options + through_it, options + alone)
+        if settings.keys() & {"localforward", "remoteforward", "dynamicforward"}:
+            # A tunnel takes the user's forwarded ports as well; only the first one gets them.
+            alone += ["-o", "ExitOnForwardFailure=no"]
+        self._write_script(options + no_ports + through_it, options + alone)
         self.is_open = True
 
     def run(self, command: str) -> subprocess.CompletedProcess[str] | None:

@@ -127,6 +127,19 @@ def test_a_login_that_the_user_shares_is_used_but_for_tunnels(
             subprocess.run(["ssh", "-O", "exit", SSH_NAME], check=True, stderr=subprocess.DEVNULL)
 
 
+def test_ports_that_the_user_forwards_are_no_fault(
+    laptop: Laptop, select: Callable[[str], None]
+) -> None:
+    with socket.create_server(("localhost", 0)) as taken:
+        laptop.frontend.write_ssh_config(
+            laptop.network.port,
+            f"LocalForward {taken.getsockname()[1]} localhost:80",
+            "ExitOnForwardFailure yes",
+        )
+        select("tunneled")
+        Placement.of().launch("hashserver", mode="rw").ensure()
+
+
 def unwritable_folder(laptop: Laptop) -> None:
     laptop.change("bufferdir", "/proc/nowhere")
 
