@@ -99,6 +99,11 @@ def no_leaks(own_environment: None) -> Iterator[None]:
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the demo: it takes longest, and would run alone at the end."""
+    items.sort(key=lambda item: item.path.name != "test_demo.py")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Check async tests that use the `anyio_backend` fixture for leftover tasks as well."""

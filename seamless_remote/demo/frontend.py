@@ -165,11 +165,15 @@ class Frontend:
 
     def end_services(self) -> None:
         """Kill what runs on the frontend, and the tunnels to it."""
-        processes = [*self.tunnels(), *self.services()]
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(processes, timeout=END_TIMEOUT)
+        deadline = time.monotonic() + END_TIMEOUT
+        # One that is being started may start another one meanwhile.
+        while processes := [*self.tunnels(), *self.services()]:
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(processes, timeout=END_TIMEOUT)
+            if time.monotonic() > deadline:
+                break
 
     def close(self) -> None:
         """End everything. FrontendError if a process stays."""
