@@ -14,9 +14,9 @@ from ..clients.frontends import in_effect
 from ..nursery.calls import Call
 from ..nursery.service import BackgroundTask, Service
 
-FRONTEND_INTERVAL = 10.0
-"""Seconds between two pings of a service on another machine, at most: that the path to it is lost
-shows in its silence only."""
+TUNNEL_INTERVAL = 10.0
+"""Seconds between two pings through a tunnel, at most: that its path is lost shows in silence only,
+for TCP ends at this machine."""
 
 
 class ClientSet(Service):
@@ -60,6 +60,6 @@ async def _keep_alive(client: Client, call: Call) -> None:
             await client.keep_alive(call)
             interval = call.settings.keepalive_interval
             endpoint = client.address.current()
-            if endpoint is not None and endpoint.is_elsewhere:
-                interval = min(interval, FRONTEND_INTERVAL)
+            if endpoint is not None and endpoint.is_tunneled:
+                interval = min(interval, TUNNEL_INTERVAL)
             await anyio.sleep(interval)

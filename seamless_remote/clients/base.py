@@ -36,10 +36,10 @@ CONTROL_LANE = "control"
 """Short requests that must not wait behind long ones: pings, promises, questions."""
 
 PING_LANE = "pings"
-"""Where a path may get lost: requests that wait on it may have all the other connections."""
+"""Through tunnels: requests that wait on a lost path may have all the other connections."""
 
 SILENT_PINGS = 2
-"""After so many pings in a row without an answer, the path to another machine may be lost."""
+"""After so many pings in a row without an answer, the path of a tunnel may be lost."""
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 """The longest answer, in bytes, that is read into memory, buffers apart."""
@@ -120,7 +120,7 @@ class Client:
                 logger.debug("%s at %s did not answer its ping: %s", service, url, exc)
                 if isinstance(exc, ServiceError):
                     self.address.note_failure(endpoint, exc)
-                if not (endpoint.is_elsewhere and isinstance(exc, ServiceTimeout)):
+                if not (endpoint.is_tunneled and isinstance(exc, ServiceTimeout)):
                     return
         if await is_path_lost(call, endpoint, self.describe()):
             self.address.lose(endpoint)
@@ -140,7 +140,7 @@ class Client:
                 call,
                 request,
                 endpoint.origin,
-                lane=PING_LANE if endpoint.is_elsewhere else CONTROL_LANE,
+                lane=PING_LANE if endpoint.is_tunneled else CONTROL_LANE,
                 read_timeout=call.settings.healthcheck_timeout,
                 bound=call.settings.max_connections,
             )

@@ -43,7 +43,7 @@ class Endpoint:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it was launched on another machine, to which a path may get lost unnoticed."""
+        """Whether it was launched on another machine."""
         return self.launched is not None and self.launched.frontend is not None
 
     @classmethod

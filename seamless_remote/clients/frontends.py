@@ -44,7 +44,7 @@ def in_effect(address: Address) -> Iterator[None]:
 
 
 async def is_path_lost(call: Call, endpoint: Endpoint, name: str) -> bool:
-    """Whether a service on a frontend that is silent is well, and only the path to it lost."""
+    """Whether a service that is silent is well, and only the path of its tunnel lost."""
     launched = endpoint.launched
     if launched is None:
         return False

@@ -58,18 +58,16 @@ def is_gone(launch_dict: dict[str, Any], result: dict[str, Any]) -> bool:
 
 
 def answers_by_another_way(launch_dict: dict[str, Any], result: dict[str, Any]) -> bool:
-    """Whether a service that is silent answers through a login of its own, or where there is no
-    tunnel on a new connection: then it is well, and the way to it is lost. Blocks, for seconds.
+    """Whether a service whose tunnel is silent answers through a login of its own: then it is well,
+    and the way to it is lost. Blocks, for seconds.
 
     If it does not, it may be busy, or its whole machine be out of reach: that may pass.
     """
     record = ClientRecord.of(launch_dict)
     host = frontend_of(launch_dict)
-    if record.healthcheck is None or host is None:
-        return False
     port = result.get(f"tunneled-{record.port_name}")
-    if port is None:
-        return record.evidence(result) is Evidence.ANSWERS
+    if record.healthcheck is None or host is None or port is None:
+        return False
     address = f"{launch_dict['hostname']}:{port}"
     question = f"GET {record.healthcheck} HTTP/1.0\r\nHost: {address}\r\n\r\n"
     answer = ask_there(host, address, question.encode())

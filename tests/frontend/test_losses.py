@@ -138,7 +138,7 @@ def test_a_path_that_is_silently_lost_is_given_up_and_what_waits_on_it_is_sent_a
 
 
 def test_a_service_that_is_silent_on_the_frontend_itself_is_not_replaced(
-    setting: tuple[Host, str],
+    host: Host,
     laptop: Laptop,
     impatient: Settings,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,7 +146,6 @@ def test_a_service_that_is_silent_on_the_frontend_itself_is_not_replaced(
 ) -> None:
     monkeypatch.setattr(ssh_login, "COMMAND_TIMEOUT", 1.0)
     caplog.set_level("INFO", "seamless_remote.clients.frontends")
-    host, _ = setting
     host.settings = impatient
     activate()
 
