@@ -41,7 +41,7 @@ demo: $(VENV)/for-demo
 	@$(RUN) -m seamless_remote.demo
 
 test: check
-	$(RUN) -m pytest -n 4 $(ARGS)
+	$(RUN) -m pytest -n 5 --dist worksteal $(ARGS)
 
 # Three at a time, each worker on a SLURM of its own.
 test-slurm: $(VENV)/for-test

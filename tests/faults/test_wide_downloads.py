@@ -25,9 +25,9 @@ from seamless_remote.clients.hashserver import HashserverClient
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
-STRIPE = 1 << 16
-LEAD = 1 << 18
-SIZE = (10 << 20) + 12345
+STRIPE = 1 << 15
+LEAD = 1 << 17
+SIZE = (4 << 20) + 12345
 
 Start = Callable[[Service], FaultProxy]
 
@@ -78,6 +78,11 @@ async def got(checksum: Checksum) -> bytes:
     buffer = await buffer_remote.get_buffer(checksum)
     assert buffer is not None
     return bytes(buffer.content)
+
+
+def downloads(proxy: FaultProxy) -> list[bytes]:
+    """The requests for a buffer: not the questions that a busy server is asked meanwhile."""
+    return [line for line in proxy.requests() if not line.startswith(b"GET /has")]
 
 
 def asked(proxy: FaultProxy) -> list[tuple[int, int]]:
@@ -132,7 +137,7 @@ def test_a_server_that_does_not_give_so_many_ranges_gives_the_whole(
 
     in_nursery(backend, PATIENT, main)
     assert asked(proxy)
-    assert len(proxy.requests()) == 1 + wide_body.WIDTH
+    assert len(downloads(proxy)) == 1 + wide_body.WIDTH
 
 
 def test_a_fast_connection_is_left_alone(
@@ -195,16 +200,17 @@ def test_wrong_bytes_among_stripes_are_asked_for_anew(
             await anyio.sleep_forever()
 
     in_nursery(backend, PATIENT, main)
-    # Struck or not: whether bytes were still to come is not in the test's hands.
-    assert len(proxy.requests()) in (1 + wide_body.WIDTH * 2, 2 + wide_body.WIDTH)
+    # Whether bytes were still to come is not in the test's hands. If they were, all came again, by
+    # one connection.
+    assert all(b"," in wanted for wanted in proxy.ranges())
 
 
 def test_other_ranges_than_those_asked_for_are_not_taken(
     backend: str, stored: Service, faulty: Start, content: bytes, checksum: Checksum
 ) -> None:
     proxy = faulty(stored)
-    boundary = b"--b\r\nContent-Type: x\r\nContent-Range: bytes 0-65535/10498105\r\n\r\n"
-    body = boundary + content[:STRIPE] + b"\r\n--b--"
+    head = f"--b\r\nContent-Range: bytes 0-{STRIPE - 1}/{SIZE}\r\n\r\n".encode()
+    body = head + content[:STRIPE] + b"\r\n--b--"
     answer = b"\r\n".join(
         (
             b"HTTP/1.1 206 Made up",
@@ -225,4 +231,4 @@ def test_other_ranges_than_those_asked_for_are_not_taken(
             assert await got(checksum) == content
 
     in_nursery(backend, PATIENT, main)
-    assert len(proxy.requests()) == 1 + wide_body.WIDTH + 1
+    assert len(downloads(proxy)) == 1 + wide_body.WIDTH + 1
