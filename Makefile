@@ -3,6 +3,7 @@
 #   make demo                        the main job, on real services started on this machine
 #   make test                        the checks and the tests (ARGS="-k nursery" picks some)
 #   make test-slurm                  the tests on a real SLURM, started on this machine
+#   make test-frontend               all tests of a frontend over SSH, the longer ones too
 #   make check                       ruff and mypy
 #   make bench                       beside the published package (CASES="a b" ROUNDS=5 OUTPUT=dir)
 #   make soak                        load while services are killed (MINUTES=10 SEED=7 NURSERY=trio)
@@ -33,7 +34,7 @@ PIP := $(RUN) -m pip --quiet --disable-pip-version-check
 export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo test test-slurm check bench soak clean
+.PHONY: demo test test-slurm test-frontend check bench soak clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -41,11 +42,14 @@ demo: $(VENV)/for-demo
 	@$(RUN) -m seamless_remote.demo
 
 test: check
-	$(RUN) -m pytest -n 5 --dist worksteal $(ARGS)
+	$(RUN) -m pytest -n 4 $(ARGS)
 
 # Three at a time, each worker on a SLURM of its own.
 test-slurm: $(VENV)/for-test
 	$(RUN) -m pytest -n 3 tests/slurm $(ARGS)
+
+test-frontend: $(VENV)/for-test
+	$(RUN) -m pytest -n 4 -m "longer or not longer" tests/frontend $(ARGS)
 
 check: $(VENV)/for-test
 	$(RUN) -m ruff check .

@@ -204,6 +204,7 @@ def test_a_launcher_folder_that_only_this_machine_has_is_told(
     assert "REMOTE_HTTP_LAUNCHER_DIR is set to" in launch()
 
 
+@pytest.mark.longer
 def test_a_service_that_ends_at_its_start_is_told_with_the_end_of_its_log(
     laptop: Laptop, select: Callable[[str], None]
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_service_that_ends_at_its_start_is_told_with_the_end_of_its_log(
     assert text.rstrip().endswith(f"RuntimeError: No free port available in range {port}-{port}")
 
 
+@pytest.mark.longer
 def test_a_launch_that_takes_too_long_is_ended_and_says_how_far_it_came(
     laptop: Laptop, select: Callable[[str], None]
 ) -> None:

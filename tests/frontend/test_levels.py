@@ -94,7 +94,10 @@ DASK = (
 )
 
 
-@pytest.mark.parametrize("cluster", ["tunneled", "direct"])
+CLUSTERS = ["tunneled", pytest.param("direct", marks=pytest.mark.longer)]
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
 def test_results_of_one_program_serve_the_next_one_and_its_end_ends_no_tunnel(
     laptop: Laptop, folder: Path, cluster: str
 ) -> None:
@@ -111,7 +114,7 @@ def test_results_of_one_program_serve_the_next_one_and_its_end_ends_no_tunnel(
     assert not laptop.buffers.exists()
 
 
-@pytest.mark.parametrize("cluster", ["tunneled", "direct"])
+@pytest.mark.parametrize("cluster", CLUSTERS)
 def test_a_job_runs_on_the_frontend_and_once_though_its_tunnel_dies(
     laptop: Laptop, folder: Path, cluster: str
 ) -> None:
@@ -123,6 +126,7 @@ def test_a_job_runs_on_the_frontend_and_once_though_its_tunnel_dies(
     assert len(list(folder.glob("waited-*"))) == 1
 
 
+@pytest.mark.longer
 def test_a_stage_is_entered_again_when_only_the_tunnel_to_the_scheduler_has_died(
     laptop: Laptop, folder: Path
 ) -> None:

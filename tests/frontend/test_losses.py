@@ -26,7 +26,7 @@ def host_of(kind: str) -> Host:
     return Host(*HOSTS[kind], Settings())
 
 
-@pytest.fixture(params=("asyncio-host", "trio-alone"))
+@pytest.fixture(params=(pytest.param("asyncio-host", marks=pytest.mark.longer), "trio-alone"))
 def host(request: pytest.FixtureRequest, select: Callable[[str], None]) -> Host:
     """A nursery of the host's on one backend, a hosted one on the other, and tunnels."""
     select("tunneled")

@@ -120,7 +120,8 @@ def test_what_the_launcher_says_after_its_service_is_in_use_is_only_logged(
     database_remote.activate()
     database_remote.ensure_initialized()
     used.set()
-    close_all_clients()  # which waits for the launcher
+    close_all_clients()
+    wait_until(lambda: "went wrong" in caplog.text, what="what the launcher says")
     (said,) = [each.message for each in caplog.records if "went wrong" in each.message]
     assert "the database of testproject on local" in said
     database_remote.ensure_initialized()
