@@ -102,8 +102,6 @@ class WideBody:
                 break
             filled += count
             self._at += count
-        if self._at == self._end:
-            await self._finish()
         return filled
 
     def close(self) -> None:
@@ -179,7 +177,10 @@ class WideBody:
 
 
 class _Stripes:
-    """An answer with several ranges (`multipart/byteranges`), read in order."""
+    """The answer to a request for ranges, read in order.
+
+    One with several is `multipart/byteranges`; a single range comes as it is (RFC 9110, 15.3.7).
+    """
 
     def __init__(self, response: Response, ranges: Ranges) -> None:
         self.response = response
@@ -194,8 +195,15 @@ class _Stripes:
         """Wait for the head of the answer; whether it brings the ranges."""
         if self.response.is_pending:
             await self.response.arrive()
-        kind = self.response.headers.get("Content-Type", "") or ""
-        return self.response.status == 206 and kind.startswith("multipart/byteranges")
+        headers = self.response.headers
+        if self.response.status != 206 or headers.get("Content-Encoding") is not None:
+            return False
+        if len(self.ranges) > 1:
+            return (headers.get("Content-Type") or "").startswith("multipart/byteranges")
+        ((first, last),) = self.ranges
+        self._to_come.clear()
+        self._left = last + 1 - first
+        return (headers.get("Content-Range") or "").startswith(f"bytes {first}-{last}/")
 
     async def fill(self, room: memoryview) -> int:
         """Put bytes of one range in `room`; ProtocolError if another one comes than was asked."""

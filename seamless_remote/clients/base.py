@@ -92,6 +92,12 @@ class Client:
         """How many calls are under way."""
         return len(self.counters.calls)
 
+    def after_fork_in_child(self) -> None:
+        """Start from nothing: the parent's calls are not under way here, and its threads may have
+        held the locks."""
+        self.counters = Counters()
+        self.health = HealthRecord(self.service)
+
     def describe(self) -> str:
         """The service and its URL, for messages."""
         return self.address.describe(self.service)
@@ -379,10 +385,8 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    # The parent's calls are not under way here, and its threads may have held the locks.
     for client in list(_clients):
-        client.counters = Counters()
-        client.health = HealthRecord(client.service)
+        client.after_fork_in_child()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

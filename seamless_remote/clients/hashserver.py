@@ -68,6 +68,13 @@ class HashserverClient(Client):
 
     def __init__(self, address: Address, *, readonly: bool) -> None:
         super().__init__(address, readonly=readonly)
+        self._begin_transfers()
+
+    def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
+        self._begin_transfers()
+
+    def _begin_transfers(self) -> None:
         self._uploads = Uploads()
         self._widening = threading.Lock()
         self._awaited = AwaitedBuffers(self._ask_presence)

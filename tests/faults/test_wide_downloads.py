@@ -22,6 +22,7 @@ from services import Service, wait_until
 from seamless_remote import buffer_remote
 from seamless_remote.buffers import wide_body
 from seamless_remote.clients.hashserver import HashserverClient
+from seamless_remote.clients.health import Health
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -116,6 +117,29 @@ def test_the_rest_comes_in_stripes_each_asked_for_once(
     assert all(last == min(first + STRIPE, SIZE) - 1 for first, last in stripes)
     # More than one request can name, so there were several rounds of them.
     assert len(starts) > wide_body.WIDTH * wide_body.MOST_RANGES
+
+
+@pytest.mark.parametrize("left", [1, 2, 3, 4, 5])
+def test_few_stripes_left_for_the_last_round_are_no_failure(
+    backend: str, shared_hashserver: Service, faulty: Start, content: bytes, left: int
+) -> None:
+    """A connection that is left with one range gets it as a plain 206."""
+    round_size = wide_body.WIDTH * wide_body.MOST_RANGES * STRIPE
+    part = content[: 2 * LEAD + round_size + left * STRIPE - 1]
+    checksum = Checksum(hashlib.sha256(part).hexdigest())
+    path = Path(shared_hashserver.directory, checksum.hex()[:2], checksum.hex())
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(part)
+    proxy = faulty(shared_hashserver)
+
+    async def main() -> None:
+        use(buffer_remote, proxy.url)
+        assert await got(checksum) == part
+        (client,) = buffer_remote._read_server_clients
+        assert client.health.state is Health.UP
+
+    in_nursery(backend, PATIENT, main)
+    assert len(downloads(proxy)) == 1 + wide_body.WIDTH + min(left, wide_body.WIDTH)
 
 
 def test_a_server_that_does_not_give_so_many_ranges_gives_the_whole(
