@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .. import __version__
 from .statuses import Status, status_table
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _EPILOG = """\
 Sources of buffers (the first of these that is set):
@@ -16,9 +20,22 @@ Sources of buffers (the first of these that is set):
   SEAMLESS_REMOTE_CLIENTS  running services, as JSON
   seamless.yaml, seamless.profile.yaml in the current folder, and ~/.seamless/clusters.yaml
 
+CHECKSUM is one of
+  64 hex digits            in either case, with or without "sha256:" before them
+  NAME.CHECKSUM            a file with one of them, bare or as sha256sum writes it
+  -                        a list of them from standard input, one a line; a pipe or a process
+                           substitution is read in the same way
+
+Several buffers are written to standard output one after the other, or into the folder FILE, each
+under its NAME: that of its .CHECKSUM file, or the one beside it in the list, or else its checksum.
+With {checksum} or {name} in it, FILE is a pattern. A buffer that fails does not stop the others.
+
+An existing FILE keeps its owner, group, mode, ACL and attributes, and is replaced at once. If that
+cannot be, or with --in-place, the verified buffer is copied into it.
+
 Only the buffer goes to standard output; everything else goes to standard error.
 
-Exit status:
+Exit status (of several buffers, that of the first that failed):
 """
 
 
@@ -34,8 +51,9 @@ class Selection:
 class Arguments:
     """The parsed command line."""
 
-    checksum: str
+    checksums: tuple[str, ...]
     output: str | None
+    in_place: bool
     project: Selection | None
     stage: Selection | None
     verbose: bool
@@ -48,12 +66,20 @@ def parse_arguments(prog: str, description: str, argv: Sequence[str] | None) -> 
 
     Raises SystemExit: with status 0 after `--help` and `--version`, with status 2 on a usage error.
     """
-    found = _parser(prog, description).parse_args(argv)
-    return Arguments(**vars(found))
+    found = vars(_parser(prog, description).parse_args(argv))
+    return Arguments(checksums=tuple(found.pop("checksums")), **found)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that reports a usage error in one line, like all errors of the tools."""
+    """A parser that reports a usage error in one line, like all errors of the tools.
+
+    What cannot be printed is an OSError; its base class swallows that.
+    """
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        stream = file or sys.stderr
+        if stream is not None:  # closed
+            stream.write(message)
 
     def error(self, message: str) -> NoReturn:
         self.exit(Status.USAGE, f"{self.prog}: error: {message}; see {self.prog} --help\n")
@@ -68,13 +94,25 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("checksum", metavar="CHECKSUM", help="64 hex digits, or a .CHECKSUM file")
+    add(
+        "checksums",
+        metavar="CHECKSUM",
+        nargs="+",
+        help="64 hex digits, a .CHECKSUM file, or - for a list from standard input",
+    )
     add(
         "-o",
         "--output",
         metavar="FILE",
         help="write to FILE, replacing it only once the whole buffer has arrived; "
-        "- means standard output, even if that is a terminal",
+        "- means standard output, even if that is a terminal; for several buffers, a folder or a "
+        "pattern",
+    )
+    add(
+        "--in-place",
+        action="store_true",
+        help="write into an existing FILE instead of replacing it: its hard links see the buffer, "
+        "and a crash meanwhile leaves a part of it",
     )
     add(
         "--project",

@@ -27,6 +27,8 @@ def parse_clients(text: str) -> dict[str, list[dict[str, Any]]]:
         value = json.loads(text)
     except ValueError as exc:
         raise malformed(f"it is not JSON ({exc})") from exc
+    except RecursionError as exc:
+        raise malformed("it is nested too deeply") from exc
     if not isinstance(value, dict):
         raise malformed(f"it is {_kind(value)}, not an object")
     for key in value:

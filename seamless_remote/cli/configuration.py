@@ -5,18 +5,45 @@ from __future__ import annotations
 import logging
 import os
 
+from ..errors import RemoteError
 from .arguments import Selection
 from .clients_variable import NAME, malformed, parse_clients
 from .statuses import Failure, Status
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_PATH = 4000
+"""In bytes; the system takes 4,095, with the name of the file."""
+
 
 def configure(project: Selection | None, stage: Selection | None, *, results: bool) -> None:
     """Activate the buffer clients, and with `results` the database clients.
 
-    Failure if no services are configured, or if the configuration is malformed.
+    Raises:
+        Failure: no services are configured, or the configuration is malformed.
+        RemoteError: a service cannot be launched.
     """
+    import yaml
+    from seamless_config import ConfigurationError
+
+    try:
+        _configure(project, stage, results)
+    except (Failure, RemoteError):
+        raise
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise _failure(f"cannot read {exc.filename or 'the configuration'}: {reason}") from exc
+    except yaml.YAMLError as exc:
+        raise _failure(f"the configuration is not YAML: {exc}") from exc
+    except (ConfigurationError, ValueError) as exc:
+        raise _failure(f"the configuration is wrong: {exc}") from exc
+    except Exception as exc:
+        # seamless-config takes the files to have the form that it expects: whatever Python raises
+        # where they have another one comes from there.
+        raise _failure(f"the configuration is wrong: {_fault(exc)}") from exc
+
+
+def _configure(project: Selection | None, stage: Selection | None, results: bool) -> None:
     import seamless_config
 
     defined = os.environ.get(NAME)
@@ -25,8 +52,11 @@ def configure(project: Selection | None, stage: Selection | None, *, results: bo
         if project is not None or stage is not None:
             logger.warning("--project and --stage have no effect while %s is set", NAME)
         _use_defined_clients(defined)
-    else:
-        _use_configuration(project, stage, results)
+        return
+    # Not with `seamless.config.init()`, which also starts the configured jobserver, Dask cluster or
+    # worker processes, and lets a project in the files override the one on the command line.
+    _load(project, stage)
+    _activate(results)
 
 
 def _use_defined_clients(text: str) -> None:
@@ -40,32 +70,14 @@ def _use_defined_clients(text: str) -> None:
         raise malformed(str(exc)) from exc
 
 
-def _use_configuration(project: Selection | None, stage: Selection | None, results: bool) -> None:
-    """Load the configuration files and activate the storage they define.
-
-    Not with `seamless.config.init()`, which also starts the configured jobserver, Dask cluster or
-    worker processes, and lets a project in the files override the one on the command line.
-    """
-    import yaml
-    from seamless_config import ConfigurationError
-
-    try:
-        _load(project, stage)
-    except OSError as exc:
-        raise _failure(f"cannot read {exc.filename or 'the configuration'}: {exc}") from exc
-    except yaml.YAMLError as exc:
-        raise _failure(f"the configuration is not YAML: {exc}") from exc
-    except (ConfigurationError, ValueError, TypeError, AssertionError, LookupError) as exc:
-        raise _failure(f"the configuration is wrong: {_text(exc)}") from exc
-    _activate(results)
-
-
 def _load(project: Selection | None, stage: Selection | None) -> None:
     import seamless_config
     from seamless_config import select
     from seamless_config.config_files import load_config_files
 
-    seamless_config.set_workdir(os.getcwd())
+    if seamless_config.get_seamless_cache() is None:
+        _require_home()
+        seamless_config.set_workdir(_current_folder())
     # The files' `stage` sections depend on the stage, so select it before loading them; the files
     # select a project, so override that afterwards.
     if stage is not None:
@@ -80,7 +92,7 @@ def _load(project: Selection | None, stage: Selection | None) -> None:
 
 
 def _activate(results: bool) -> None:
-    from seamless_config import ConfigurationError, select
+    from seamless_config import select
     from seamless_config.cluster import get_cluster
 
     from .. import buffer_remote, database_remote
@@ -98,19 +110,39 @@ def _activate(results: bool) -> None:
         raise _failure(
             f"the cluster {cluster!r} is not defined in ~/.seamless/clusters.yaml"
         ) from exc
+    buffer_remote.activate()
+    if results:
+        database_remote.activate()
+
+
+def _require_home() -> None:
+    """Failure if nobody can tell where the home folder is: the clusters are defined there."""
+    if not os.path.isabs(os.path.expanduser("~")):
+        raise _failure(
+            f"HOME is not set, and user {os.getuid()} has no entry in the list of users, so there "
+            "is no ~/.seamless/clusters.yaml; set HOME"
+        )
+
+
+def _current_folder() -> str:
+    """The current folder. Failure if no path leads to the files in it."""
     try:
-        buffer_remote.activate()
-        if results:
-            database_remote.activate()
-    except (ConfigurationError, ValueError) as exc:
-        raise _failure(str(exc)) from exc
+        path = os.getcwd()
+    except FileNotFoundError as exc:
+        raise _failure("the current folder has been removed") from exc
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise _failure("the path of the current folder is too long to read a file in it")
+    return path
 
 
-def _text(error: Exception) -> str:
-    """The text of an error. For a KeyError and its like the text means little without the type."""
-    if isinstance(error, (ValueError, RuntimeError)):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+def _fault(error: Exception) -> str:
+    """What the files lack, by the error of Python that it has led to."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, KeyError) and error.args:
+        return f"{error.args[0]!r} is missing"
+    fault = "a part of it does not have the form that is expected there"
+    return f"{fault}: {error}" if str(error) else fault
 
 
 def _failure(reason: str) -> Failure:

@@ -61,6 +61,13 @@ class Interruption:
         finally:
             self._cancel = None
 
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within this context, the first signal only takes effect at the end."""
+        with self.cancelling(lambda: None):
+            yield
+        self.check()
+
     def check(self) -> None:
         """Raise Interrupted if a signal has arrived."""
         if self._status is not None:
@@ -88,5 +95,10 @@ class Interruption:
         except Empty:
             pass
         finally:
-            self._clean_up()
-            os._exit(status)
+            # Beside this thread: on a file system that is away, it may not come back.
+            clean_up = threading.Thread(target=self._clean_up, name="clean-up", daemon=True)
+            try:
+                clean_up.start()
+                clean_up.join(GRACE_SECONDS)
+            finally:
+                os._exit(status)

@@ -54,12 +54,7 @@ def report_error(prog: str, error: Exception, *, debug: bool) -> None:
     text = f"{prog}: error: {one_line(str(error))}\n"
     if debug:
         text = "".join(traceback.format_exception(error)) + text
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except OSError:
-        # Standard error is closed or full, so the error cannot be reported anywhere.
-        return
+    sys.stderr.write(text)
 
 
 def one_line(text: str) -> str:

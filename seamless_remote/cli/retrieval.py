@@ -1,13 +1,16 @@
-"""Retrieves the buffer: opens a remote nursery, activates the clients and copies the buffer."""
+"""Retrieves buffers: opens a remote nursery, activates the clients and copies the buffers."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import IO
 
+from ..errors import RemoteError
 from .arguments import Arguments
+from .checksum_argument import Wanted
 from .destination import Destination
 from .interruption import Interruption
 from .progress import DELAY_SECONDS, Progress, wants_progress
@@ -19,8 +22,20 @@ PIECE_BYTES = 64 * 1024
 """Bytes to write to a file at once. For larger writes Linux looks for large free pages, which can
 take several times as long as the writing itself."""
 
+WIDTH = 8
+"""How many buffers are fetched at once, for files."""
+
 Recovery = Callable[[str], Awaitable[bytes]]
 """Produces a buffer that no source has, given its checksum. Failure if it cannot."""
+
+
+@dataclass(slots=True)
+class Item:
+    """A buffer to be retrieved, where it goes, and the error that came in between."""
+
+    wanted: Wanted
+    destination: Destination
+    error: Exception | None = None
 
 
 class OutputWriter:
@@ -28,7 +43,8 @@ class OutputWriter:
 
     def __init__(self, destination: Destination, progress: Progress) -> None:
         self._destination = destination
-        self.progress = progress
+        self._progress = progress
+        self._count = 0
         self._file: IO[bytes] = destination.open()
 
     def write(self, data: bytes | memoryview) -> None:
@@ -38,8 +54,9 @@ class OutputWriter:
             for start in range(0, len(view), PIECE_BYTES):
                 self._file.write(view[start : start + PIECE_BYTES])
         except OSError as exc:
-            raise self._destination.failure(exc) from exc
-        self.progress.advance(len(data))
+            raise self._destination.collecting_failure(exc) from exc
+        self._count += len(data)
+        self._progress.advance(len(data))
 
     def restart(self) -> None:
         """Drop all bytes written so far."""
@@ -47,45 +64,176 @@ class OutputWriter:
             self._file.seek(0)
             self._file.truncate()
         except OSError as exc:
-            raise self._destination.failure(exc) from exc
-        self.progress.restart()
+            raise self._destination.collecting_failure(exc) from exc
+        self._progress.advance(-self._count)
+        self._count = 0
 
 
 def retrieve(
-    checksum: str,
-    destination: Destination,
+    items: Sequence[Item],
     arguments: Arguments,
     interruption: Interruption,
     recover: Recovery | None,
 ) -> None:
-    """Collect the verified buffer in `destination`. Closes the nursery and Seamless at the end.
+    """Deliver verified buffers to their destinations. Closes the nursery and Seamless at the end.
+
+    What goes wrong with one buffer is noted in its item, and the others go on, unless the stream
+    that they go to takes nothing any more.
 
     Raises:
-        Failure: no source has the buffer, or it cannot be written.
-        RemoteError: a service failed.
+        Failure: no services are configured, or the configuration is malformed.
+        RemoteError: a service cannot be launched.
         Interrupted: a signal arrived.
     """
-    progress = Progress(checksum[:8])
-    writer = OutputWriter(destination, progress)
-    copy = _copy_with_bar if wants_progress(arguments.quiet) else _copy
+    retrieval = _Retrieval(items, recover)
 
     async def work() -> None:
         from .configuration import configure
 
         configure(arguments.project, arguments.stage, results=recover is not None)
-        if await copy(checksum, writer):
+        if wants_progress(arguments.quiet):
+            await retrieval.run_with_bar()
+        else:
+            await retrieval.run()
+
+    _run(work, interruption)
+    if len(items) == 1:
+        _deliver_last(items[0], interruption)
+
+
+def _deliver_last(item: Item, interruption: Interruption) -> None:
+    """Deliver the only buffer, now that no service has to wait for a reader of standard output."""
+    if item.error is not None:
+        return
+    try:
+        if item.destination.is_stream:
+            item.destination.deliver()
+        else:
+            # A file that is written in place is not left half written.
+            with interruption.deferred():
+                item.destination.deliver()
+    except Failure as exc:
+        item.error = exc
+
+
+class _Retrieval:
+    """The retrieval of all items, in the loop of the nursery."""
+
+    def __init__(self, items: Sequence[Item], recover: Recovery | None) -> None:
+        self._items = items
+        self._recover = recover
+        self._to_come = iter(items)
+        self._done = 0
+        self._progress = Progress(self._title())
+
+    async def run(self) -> None:
+        """Retrieve each; several into files side by side."""
+        import anyio
+
+        # A recomputation has the process to itself.
+        one_by_one = self._items[0].destination.is_stream or self._recover is not None
+        async with anyio.create_task_group() as task_group:
+            for _ in range(1 if one_by_one else min(WIDTH, len(self._items))):
+                task_group.start_soon(self._work)
+
+    async def run_with_bar(self) -> None:
+        """Retrieve as `run` does, and show a progress bar."""
+        import anyio
+
+        try:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(self._show_progress)
+                await self.run()
+                task_group.cancel_scope.cancel()
+        finally:
+            self._progress.close()
+
+    async def _work(self) -> None:
+        while (item := next(self._to_come, None)) is not None:
+            try:
+                await self._retrieve(item)
+            except Exception as exc:
+                item.error = exc
+            if len(self._items) > 1:
+                item.destination.discard()
+            self._done += 1
+            self._progress.rename(self._title())
+
+    async def _retrieve(self, item: Item) -> None:
+        import anyio
+        import anyio.to_thread
+
+        writer = OutputWriter(item.destination, self._progress)
+        await self._fetch(item.wanted.checksum, writer)
+        if len(self._items) == 1:
+            return  # delivered in the end
+        is_stream = item.destination.is_stream
+        try:
+            # A file that is written in place is not left half written.
+            with anyio.CancelScope(shield=not is_stream):
+                await anyio.to_thread.run_sync(item.destination.deliver)
+        except Failure as exc:
+            if is_stream and exc.status is not Status.BINARY_TO_TERMINAL:
+                self._to_come = iter(())
+            raise
+
+    async def _fetch(self, checksum: str, writer: OutputWriter) -> None:
+        """Write a buffer. Failure if no source has it, and it cannot be recovered."""
+        import anyio.to_thread
+
+        if await _copy(checksum, writer):
             return
         sources = _sources()
         logger.info("%s is not in %s", checksum, sources)
-        if recover is None:
+        if self._recover is None:
             raise Failure(
                 Status.UNKNOWN_CHECKSUM,
                 f"no source has a buffer with checksum {checksum} (tried: {sources}); "
                 "seamless-fingertip may be able to recompute it",
             )
-        await _store(await recover(checksum), writer)
+        content = await self._recover(checksum)
+        writer.restart()
+        await anyio.to_thread.run_sync(writer.write, content)
 
-    _run(work, interruption)
+    def _title(self) -> str:
+        if len(self._items) == 1:
+            return self._items[0].wanted.checksum[:8]
+        return f"{self._done} of {len(self._items)}"
+
+    async def _show_progress(self) -> None:
+        """Show the bar after a delay, with a total if that is cheap to find out."""
+        import anyio
+
+        await anyio.sleep(DELAY_SECONDS)
+        self._progress.show()
+        try:
+            total = await _total(item.wanted.checksum for item in self._items)
+        except (RemoteError, OSError) as exc:
+            logger.debug("cannot find out how much there is to fetch: %s", exc)
+            return
+        if total:
+            self._progress.expect(total)
+
+
+async def _total(checksums: Iterable[str]) -> int:
+    """How many bytes the buffers have together, as far as that is known."""
+    from seamless import Checksum
+
+    from .. import buffer_remote
+
+    total = 0
+    elsewhere = []
+    for checksum in map(Checksum, checksums):
+        name = await buffer_remote.get_filename(checksum)
+        if name is None:
+            elsewhere.append(checksum)
+        else:
+            total += os.stat(name).st_size
+    # Not with folders: one that has a buffer compressed only would decompress it to count.
+    if elsewhere and not any(client.folder for client in buffer_remote._read_folders_clients):
+        lengths = await buffer_remote.get_buffer_lengths(elsewhere)
+        total += sum(length for length in lengths if length is not None)
+    return total
 
 
 def _run(work: Callable[[], Awaitable[None]], interruption: Interruption) -> None:
@@ -130,61 +278,6 @@ async def _copy(checksum: str, writer: OutputWriter) -> bool:
         writer.write(trivial)
         return True
     return await buffer_remote.copy_buffer(Checksum(checksum), writer, writer.restart)
-
-
-async def _copy_with_bar(checksum: str, writer: OutputWriter) -> bool:
-    """Copy the buffer as `_copy` does, and show a progress bar."""
-    import anyio
-
-    # Carried out of the task group, which would wrap it in an exception group.
-    failure: Exception | None = None
-    found = False
-    try:
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(_show_progress, checksum, writer.progress)
-            try:
-                found = await _copy(checksum, writer)
-            except Exception as exc:
-                failure = exc
-            task_group.cancel_scope.cancel()
-    finally:
-        writer.progress.close()
-    if failure is not None:
-        raise failure
-    return found
-
-
-async def _show_progress(checksum: str, progress: Progress) -> None:
-    """Show the bar after a delay, with a total if that is cheap to find out."""
-    import anyio
-    from seamless import Checksum
-
-    from .. import RemoteError, buffer_remote
-
-    await anyio.sleep(DELAY_SECONDS)
-    progress.show()
-    try:
-        filename = await buffer_remote.get_filename(Checksum(checksum))
-        if filename is not None:
-            progress.expect(_size(filename))
-        # Not with folders: one that has the buffer compressed only would decompress it to count.
-        elif not any(client.folder for client in buffer_remote._read_folders_clients):
-            (length,) = await buffer_remote.get_buffer_lengths([Checksum(checksum)])
-            if length is not None:
-                progress.expect(length)
-    except (RemoteError, OSError) as exc:
-        logger.debug("cannot find out the length of %s: %s", checksum, exc)
-
-
-def _size(filename: str) -> int:
-    return os.stat(filename).st_size
-
-
-async def _store(content: bytes, writer: OutputWriter) -> None:
-    import anyio.to_thread
-
-    writer.restart()
-    await anyio.to_thread.run_sync(writer.write, content)
 
 
 def _sources() -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from .descriptors import is_open
+
 
 def take_standard_output() -> int | None:
     """Redirect descriptor 1 to standard error; returns a new descriptor for standard output.
@@ -15,7 +17,7 @@ def take_standard_output() -> int | None:
     """
     # Occupy closed standard descriptors, or the next file or socket to be opened would get one of
     # them and be written to as standard output.
-    closed = [descriptor for descriptor in (0, 1, 2) if not _is_open(descriptor)]
+    closed = [descriptor for descriptor in (0, 1, 2) if not is_open(descriptor)]
     for _ in closed:
         os.open(os.devnull, os.O_RDWR)
     taken = None if 1 in closed else os.dup(1)
@@ -25,9 +27,13 @@ def take_standard_output() -> int | None:
     return taken
 
 
-def _is_open(descriptor: int) -> bool:
+def flush_standard_output() -> None:
+    """Write out what `--help` or `--version` has printed. OSError if that is impossible."""
+    if sys.stdout is None:
+        return
     try:
-        os.fstat(descriptor)
+        sys.stdout.flush()
     except OSError:
-        return False
-    return True
+        # Python would try once more at its end, and end with a status of its own.
+        sys.stdout = None
+        raise

@@ -45,7 +45,7 @@ def test_help_lists_every_exit_status(bare_tool: Command, name: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("a", "b"), ("--no-such-option", "a"), ("a", "--project", ":sub"), ("a", "--output")],
+    [(), ("--no-such-option", "a"), ("a", "--project", ":sub"), ("a", "--output")],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(
     bare_tool: Command, arguments: tuple[str, ...]
