@@ -21,6 +21,7 @@ CHECKSUM = checksum_of(CONTENT)
         ("", "not JSON"),
         ("{", "not JSON"),
         ("http://localhost:5000", "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ("null", "it is null, not an object"),
         ("[]", "it is a list, not an object"),
         ("3", "it is a number, not an object"),
@@ -73,6 +74,9 @@ def test_no_configuration_at_all_is_one_clear_line(bare_tool: Command) -> None:
         ({"seamless.yaml": {"project": "p"}}, "expected a YAML list"),
         ({"seamless.yaml": "[unclosed"}, "is not YAML"),
         ({"seamless.yaml": [{"project": "a--b"}]}, "cannot contain '--'"),
+        ({"seamless.yaml": "[" * 20_000}, "nested too deeply"),
+        ({"seamless.yaml": "- stage"}, "does not have the form that is expected"),
+        ({"seamless.yaml": "\x00"}, "is not YAML"),
     ],
 )  # fmt: skip
 def test_a_wrong_configuration_is_one_clear_line(
@@ -86,6 +90,56 @@ def test_a_wrong_configuration_is_one_clear_line(
     ended = _in(home).resolve(CHECKSUM)
     assert (ended.status, ended.stdout) == (Status.CONFIGURATION, b"")
     assert reason in ended.line()
+
+
+@pytest.mark.parametrize(
+    ("clusters", "reason"),
+    [
+        ("3", "does not have the form"),
+        ("- a", "the configuration is wrong"),
+        ("moon: 3", "does not have the form"),
+        ("moon: {}", "'frontends' is missing"),
+        ("moon: {type: local, frontends: [3]}", "does not have the form"),
+        ("moon: {type: local, frontends: [{hashserver: 5}]}", "does not have the form"),
+        ("{" * 20_000, "nested too deeply"),
+    ],
+)
+def test_wrong_clusters_are_one_clear_line(home: Home, clusters: str, reason: str) -> None:
+    (home.project / "seamless.yaml").write_text("- project: p\n- cluster: moon\n")
+    (home.project / "seamless.profile.yaml").unlink(missing_ok=True)
+    (home.path / ".seamless" / "clusters.yaml").write_text(clusters)
+    ended = _in(home).resolve(CHECKSUM)
+    assert (ended.status, ended.stdout) == (Status.CONFIGURATION, b"")
+    assert reason in ended.line()
+
+
+# As for a user that the system does not know (a container, a batch job).
+HOMELESS = """
+import os, pwd
+del os.environ["HOME"]
+def unknown(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = unknown
+"""
+
+
+def test_no_home_folder_is_one_clear_line(bare_tool: Command) -> None:
+    ended = bare_tool.resolve(CHECKSUM, first=HOMELESS)
+    assert ended.status == Status.CONFIGURATION
+    assert "HOME is not set" in ended.line()
+
+
+def test_without_a_home_folder_running_services_are_enough(
+    tool: Command, store_folder: Path
+) -> None:
+    assert tool.resolve(store(store_folder, CONTENT), first=HOMELESS).stdout == CONTENT
+
+
+def test_a_removed_current_folder_is_one_clear_line(bare_tool: Command) -> None:
+    first = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
+    ended = bare_tool.resolve(CHECKSUM, first=first)
+    assert ended.status == Status.CONFIGURATION
+    assert "the current folder has been removed" in ended.line()
 
 
 def test_a_configuration_without_storage_is_one_clear_line(home: Home) -> None:

@@ -8,6 +8,7 @@ import pty
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 from collections.abc import Iterator
@@ -95,6 +96,40 @@ def test_a_signal_that_is_to_be_ignored_is_ignored(
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     assert end(process).status == Status.TERMINATED
+
+
+# As a recomputation whose code lets nothing end it.
+STUCK = """
+import threading, time
+from seamless_remote.cli import interruption
+
+def fail():
+    raise PermissionError("the folder is no longer writable")
+
+interruption.GRACE_SECONDS = 0.1
+interruption.Interruption({clean_up}).install()
+words = iter(["ready"])
+while True:
+    try:
+        print(next(words, ""), flush=True)
+        time.sleep(60)
+    except BaseException:
+        pass
+"""
+
+
+@pytest.mark.parametrize("clean_up", ["fail", "threading.Event().wait"])
+def test_a_clean_up_that_fails_or_hangs_keeps_nothing_from_ending(clean_up: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEED + STUCK.format(clean_up=clean_up)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.terminate()
+    end(process)
+    assert process.returncode == Status.TERMINATED
 
 
 @pytest.mark.parametrize("quiet", [True, False])
