@@ -20,7 +20,7 @@ from .buffers.ingest import Target
 from .checksums import EMPTY, checksum_hex
 from .clients.buffer_store import BufferClient, BufferLaunchedClient
 from .clients.hashserver import MemoryDownload
-from .errors import RemoteError, WrongBytesError
+from .errors import RemoteError, ServiceError, WrongBytesError
 from .launching.placement import Placement
 from .nursery.calling import call, share
 from .nursery.calls import Call
@@ -110,15 +110,22 @@ async def get_buffer(checksum: Checksum) -> Buffer | None:
     wanted = checksum_hex(checksum)
     folders, servers = tuple(_read_folders_clients), tuple(_read_server_clients)
     _require_usable(folders or servers, "reading a buffer")
+    unsure: ServiceError | None = None
     for client in folders:
         assert client.folder is not None
-        content = await client.folder.get(wanted)
+        try:
+            content = await client.folder.get(wanted)
+        except ServiceError as exc:
+            unsure = unsure or exc
+            continue
         if content is not None:
             return Buffer(content, checksum=Checksum(wanted))
     if servers:
         content = await call(f"get_buffer {wanted}", _get_shared, servers, wanted)
         if content is not None:
             return Buffer(content, checksum=Checksum(wanted))
+    if unsure is not None:
+        raise unsure
     return None
 
 
@@ -132,14 +139,21 @@ async def copy_buffer(checksum: Checksum, target: Target, restart: Callable[[], 
     wanted = checksum_hex(checksum)
     folders, servers = tuple(_read_folders_clients), tuple(_read_server_clients)
     _require_usable(folders or servers, "reading a buffer")
+    unsure: ServiceError | None = None
     for client in folders:
         assert client.folder is not None
-        if await client.folder.copy(wanted, target, restart):
-            return True
-    if not servers:
-        return False
+        try:
+            if await client.folder.copy(wanted, target, restart):
+                return True
+        except ServiceError as exc:
+            unsure = unsure or exc
     what = f"copy_buffer {wanted}"
-    return await call(what, _copy_from_servers, servers, wanted, target, restart)
+    found = False
+    if servers:
+        found = await call(what, _copy_from_servers, servers, wanted, target, restart)
+    if unsure is not None and not found:
+        raise unsure
+    return found
 
 
 async def get_buffer_lengths(checksums: Iterable[Checksum]) -> list[int | None]:
@@ -150,18 +164,25 @@ async def get_buffer_lengths(checksums: Iterable[Checksum]) -> list[int | None]:
     folders, servers = tuple(_read_folders_clients), tuple(_read_server_clients)
     _require_usable(folders or servers, "asking for the lengths of buffers")
     known = {EMPTY: 0}
+    missing = _missing(wanted, known)
+    unsure: ServiceError | None = None
     for client in folders:
         assert client.folder is not None
-        for each in wanted:
-            if each not in known:
-                length = await client.folder.length(each)
-                if length is not None:
-                    known[each] = length
-    missing = list(dict.fromkeys(each for each in wanted if each not in known))
+        try:
+            known.update(await client.folder.lengths(missing))
+        except ServiceError as exc:
+            unsure = unsure or exc
+        missing = _missing(wanted, known)
     if missing and servers:
         what = f"get_buffer_lengths of {len(missing)} buffers"
         known.update(await call(what, _lengths_from_servers, servers, missing))
+    if unsure is not None and _missing(wanted, known):
+        raise unsure
     return [known.get(each) for each in wanted]
+
+
+def _missing(wanted: Sequence[str], known: Mapping[str, int]) -> list[str]:
+    return list(dict.fromkeys(each for each in wanted if each not in known))
 
 
 async def get_filename(checksum: Checksum) -> str | None:
@@ -169,7 +190,7 @@ async def get_filename(checksum: Checksum) -> str | None:
     wanted = checksum_hex(checksum)
     for client in tuple(_read_folders_clients):
         assert client.folder is not None
-        filename = client.folder.filename(wanted)
+        filename = await client.folder.filename(wanted)
         if filename is not None:
             return filename
     return None

@@ -1,24 +1,23 @@
 """Reads buffers from a folder in the hashserver's layout, without a server.
 
 The buffer with checksum `abcd...` is the file `ab/abcd...` (prefix layout) or `abcd...` (flat
-layout). With the suffix `.zst` or `.gz` the file is compressed; `abcd....BUFFERLENGTH` beside it
-then holds the uncompressed length. While `FILE.LOCK` exists, an external writer is writing FILE.
-The layout is that of hashserver 1.1.0.
+layout), or one of those with the suffix of its compression (see `stored_file`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import itertools
 import logging
 import os
-import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from io import FileIO
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
-from ..errors import WrongBytesError
+from ..errors import OwnLimitError, ServiceError, WrongBytesError
 from .decoding import ENCODING_BY_SUFFIX
+from .folder_pace import FolderPace
 from .ingest import (
     BATCH_BYTES,
     UNKNOWN_LENGTH_LIMIT,
@@ -28,6 +27,14 @@ from .ingest import (
     TooLongError,
     ingest,
 )
+from .stored_file import (
+    NotNowError,
+    StoredFile,
+    UnreadableError,
+    is_locked,
+    length_beside,
+    open_stored,
+)
 from .worker_threads import OFFLOAD_BYTES, offload
 
 logger = logging.getLogger(__name__)
@@ -35,45 +42,50 @@ logger = logging.getLogger(__name__)
 COMPRESSED_PIECE = 16 * 1024
 """Bytes of a compressed file to decompress before checking how many plain bytes came out."""
 
+LENGTHS_AT_ONCE = 500
+"""How many lengths a thread looks up before a cancellation may end that."""
+
 SUFFIXES = ("", *ENCODING_BY_SUFFIX)
 """Suffixes of a buffer's files, in order of preference."""
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True)
-class BufferFile:
-    """An open file that should hold a buffer. `size` is in bytes; `encoding` is None if plain."""
+_Path = tuple[str, "str | None"]
+"""Of a file, with its content coding."""
 
-    file: FileIO
-    path: str
-    size: int
-    encoding: str | None
+_OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class BufferFolder:
     """A folder of buffers.
 
-    Every read is verified against the checksum. A file that cannot be read, or that holds wrong
-    bytes, is logged and skipped; the buffer's other files are tried next.
+    Every read is verified against the checksum. A file that holds wrong bytes is logged and
+    skipped; the buffer's other files are tried next. What cannot be read (no descriptors left, a
+    failing disk, a time-out of NFS) is a ServiceError, unless another file has the buffer: the
+    buffer may be there all the same. No read stops the caller's loop.
     """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
+        self._pace = FolderPace(directory)
+        self._is_troubled = False
 
     async def get(self, checksum: str) -> bytes | None:
         """The content of the buffer, or None if no file in this folder holds it.
 
-        Small plain files are read in the event loop, others in a worker thread.
+        ServiceError: not all files could be read, and no other one holds it.
         """
-        for found in self._candidates(checksum):
-            try:
-                with found.file:
-                    content, actual = await _read(found, checksum)
-            except WrongBytesError as exc:
-                self._log_skipped(found, str(exc))
-                continue
-            if actual == checksum:
-                return content
-            self._log_skipped(found, f"their checksum is {actual}")
+        search = _Search(self.directory, checksum)
+        try:
+            while (found := await self._next(search)) is not None:
+                if isinstance(found, bytes):
+                    return found
+                content = await search.verified(found, _into_memory(found, checksum))
+                if content is not None:
+                    return content
+        finally:
+            search.close()
+        self._conclude(search)
         return None
 
     async def copy(self, checksum: str, target: Target, restart: Callable[[], None]) -> bool:
@@ -81,124 +93,248 @@ class BufferFolder:
 
         The target is written before the checksum is known; `restart` must empty it, and is called
         in a worker thread after a file with wrong bytes. Errors of the target pass through.
+        ServiceError as of `get`.
         """
-        for found in self._candidates(checksum):
-            try:
-                with found.file:
-                    actual, _ = await _ingest_file(found, target)
-            except WrongBytesError as exc:
-                self._log_skipped(found, str(exc))
-            else:
-                if actual == checksum:
+        search = _Search(self.directory, checksum, reads=False)
+        try:
+            while (found := await self._next(search)) is not None:
+                assert isinstance(found, StoredFile)
+                if await search.verified(found, _into(found, checksum, target)) is not None:
                     return True
-                self._log_skipped(found, f"their checksum is {actual}")
-            await offload(restart)
+                await offload(restart)
+        finally:
+            search.close()
+        self._conclude(search)
         return False
 
-    async def length(self, checksum: str) -> int | None:
-        """The uncompressed length of the buffer in bytes, or None if no file holds it.
+    async def lengths(self, checksums: Sequence[str]) -> dict[str, int]:
+        """The uncompressed lengths in bytes of those buffers that files in this folder hold.
 
         Taken from the file's size or its `.BUFFERLENGTH`, without verification; a compressed file
-        that lacks one is decompressed.
+        that lacks one is decompressed. ServiceError: none are known, and not all could be looked
+        up.
         """
-        for found in self._candidates(checksum):
-            with found.file:
-                if _is_locked(found.path):
-                    continue
-                if found.encoding is None:
-                    return found.size
-                known = _length_beside(found.path)
-                if known is not None:
-                    return known
-                try:
-                    return (await _ingest_file(found, NullTarget()))[1]
-                except WrongBytesError as exc:
-                    self._log_skipped(found, str(exc))
+        known: dict[str, int] = {}
+        unsure: _Search | None = None
+        for start in range(0, len(checksums), LENGTHS_AT_ONCE):
+            part = checksums[start : start + LENGTHS_AT_ONCE]
+            searches = [_Search(self.directory, each, reads=False) for each in part]
+            await self._pace.elsewhere(_look_lengths_up, searches, known)
+            for search in searches:
+                if search.checksum not in known:
+                    # Over already, but for files that have to be decompressed.
+                    length = await self._measured(search)
+                    if length is not None:
+                        known[search.checksum] = length
+                    elif search.failure is not None:
+                        unsure = unsure or search
+        if unsure is not None:
+            self._note(unsure)
+            if not known:
+                raise unsure.error()
+        return known
+
+    async def filename(self, checksum: str) -> str | None:
+        """The path of the buffer's plain file, or None. The content is not verified."""
+        search = _Search(self.directory, checksum, reads=False)
+        return await self._pace.elsewhere(search.plain_file)
+
+    async def _next(self, search: _Search) -> bytes | StoredFile | None:
+        if self._pace.is_quick:
+            try:
+                return self._pace.here(search.next, wait=False)
+            except NotNowError:
+                logger.debug("reading %s takes a wait: left to a thread", search.checksum)
+        return await self._pace.elsewhere(search.next)
+
+    async def _measured(self, search: _Search) -> int | None:
+        """The length of a buffer of which there are only compressed files that do not tell it."""
+        try:
+            while not search.is_over and (found := await self._next(search)) is not None:
+                assert isinstance(found, StoredFile)
+                if not await offload(is_locked, found.path):
+                    length = await search.verified(found, _into(found, None, NullTarget()))
+                    if length is not None:
+                        return length
+        finally:
+            search.close()
         return None
 
-    def filename(self, checksum: str) -> str | None:
-        """The path of the buffer's plain file, or None. The content is not verified."""
-        for path in self._paths(checksum, ""):
-            if os.path.isfile(path) and not _is_locked(path):
+    def _conclude(self, search: _Search) -> None:
+        """Nothing was found: raise if that is not sure."""
+        self._note(search)
+        if search.failure is not None:
+            raise search.error()
+
+    def _note(self, search: _Search) -> None:
+        """Log once when the folder's state changes."""
+        is_troubled = search.failure is not None
+        if is_troubled is not self._is_troubled:
+            self._is_troubled = is_troubled
+            if is_troubled:
+                logger.warning("the buffer folder %s: %s", self.directory, search.failure)
+            else:
+                logger.info("the buffer folder %s can be read again", self.directory)
+
+
+class _Search:
+    """A look through the files of a folder that may hold one buffer. Its steps may block."""
+
+    def __init__(self, directory: str, checksum: str, *, reads: bool = True) -> None:
+        self.checksum = checksum
+        self.failure: UnreadableError | None = None
+        """The first file that could not be read."""
+        self._directory = directory
+        self._reads = reads
+        self._left = _paths(directory, checksum)
+        self._next: _Path | None = next(self._left, None)
+        self._file: StoredFile | None = None
+        self._stale: set[str] = set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all files have been looked at."""
+        return self._next is None
+
+    def next(self, *, wait: bool = True) -> bytes | StoredFile | None:
+        """The next file, or the buffer itself if it is small, plain and right; None at the end.
+
+        Without `wait`, NotNowError if that may take one; the next call begins at the same file.
+        """
+        self.close()
+        while self._next is not None:
+            path, encoding = self._next
+            try:
+                found = self._file = open_stored(path, encoding, wait=wait)
+                if found is not None and self._reads and _is_small(found):
+                    content = found.read_all() if wait else found.read_now()
+                    self.close()
+                    found = None
+                    if hashlib.sha256(content).hexdigest() == self.checksum:
+                        return content
+                    _log_skipped(path, "they have another checksum")
+            except UnreadableError as exc:
+                found = None
+                self._note(exc)
+                if self._is_tried_again(exc):
+                    continue
+            self._next = next(self._left, None)
+            if found is not None:
+                return found
+        return None
+
+    async def verified(self, found: StoredFile, reading: Awaitable[T]) -> T | None:
+        """The outcome of reading a file; None if it cannot be read, or holds wrong bytes."""
+        try:
+            return await reading
+        except UnreadableError as exc:
+            self._note(exc)
+            if self._is_tried_again(exc):
+                self.put_back(found)
+        except WrongBytesError as exc:
+            await offload(_log_skipped, found.path, str(exc))
+        return None
+
+    def put_back(self, found: StoredFile) -> None:
+        """Have this file next."""
+        following = () if self._next is None else (self._next,)
+        self._left = itertools.chain(following, self._left)
+        self._next = (found.path, found.encoding)
+
+    def plain_file(self) -> str | None:
+        """The path of the plain file, if it is there and nobody writes it."""
+        for path, encoding in _paths(self._directory, self.checksum):
+            if encoding is None and os.path.isfile(path) and not is_locked(path):
                 return path
         return None
 
-    def _candidates(self, checksum: str) -> Iterator[BufferFile]:
-        for suffix in SUFFIXES:
-            for path in self._paths(checksum, suffix):
-                file = _open_regular(path)
-                if file is not None:
-                    size = os.fstat(file.fileno()).st_size
-                    yield BufferFile(file, path, size, ENCODING_BY_SUFFIX.get(suffix))
+    def error(self) -> ServiceError:
+        """What a caller gets to see of the failure."""
+        assert self.failure is not None
+        kind = OwnLimitError if self.failure.reason.errno in _OWN_LIMITS else ServiceError
+        return kind(
+            f"the buffer folder {self._directory} could not be asked for {self.checksum}: "
+            f"{self.failure}. See whether this machine can read it"
+        )
 
-    def _paths(self, checksum: str, suffix: str) -> tuple[str, str]:
-        name = checksum + suffix
-        return f"{self.directory}/{checksum[:2]}/{name}", f"{self.directory}/{name}"
+    def close(self) -> None:
+        """Close the file that was found last."""
+        found, self._file = self._file, None
+        if found is not None:
+            found.file.close()
 
-    def _log_skipped(self, found: BufferFile, reason: str) -> None:
-        if _is_locked(found.path):
-            logger.info("skipping %s: it is still being written", found.path)
-        else:
-            logger.warning("skipping %s, which holds wrong bytes: %s", found.path, reason)
+    def _note(self, failure: UnreadableError) -> None:
+        self.failure = self.failure or failure
 
-
-def _is_locked(path: str) -> bool:
-    """Whether an external writer is still writing this file."""
-    return os.path.exists(path + ".LOCK")
-
-
-def _open_regular(path: str) -> FileIO | None:
-    """Open a regular file for reading; None if there is none, or if it cannot be read (logged)."""
-    try:
-        # Non-blocking: opening a named pipe would otherwise wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as exc:
-        logger.warning("skipping %s, which cannot be read: %s", path, exc)
-        return None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        logger.warning("skipping %s, which is not a regular file", path)
-        return None
-    return open(descriptor, "rb", buffering=0)
+    def _is_tried_again(self, failure: UnreadableError) -> bool:
+        """Whether this file deserves one more look: it was replaced on another machine (NFS)."""
+        if failure.reason.errno != errno.ESTALE or failure.path in self._stale:
+            return False
+        self._stale.add(failure.path)
+        if self.failure is failure:
+            self.failure = None
+        return True
 
 
-async def _read(found: BufferFile, wanted: str) -> tuple[bytes, str]:
-    """The plain bytes of a file and their checksum. Only valid if it is the `wanted` checksum.
+def _paths(directory: str, checksum: str) -> Iterator[_Path]:
+    for suffix in SUFFIXES:
+        encoding = ENCODING_BY_SUFFIX.get(suffix)
+        yield f"{directory}/{checksum[:2]}/{checksum}{suffix}", encoding
+        yield f"{directory}/{checksum}{suffix}", encoding
 
-    WrongBytesError if the file cannot be read or decompressed.
-    """
-    if found.encoding is None and found.size <= OFFLOAD_BYTES:
-        content = _piece(found, -1)
-        return content, hashlib.sha256(content).hexdigest()
+
+def _look_lengths_up(searches: Sequence[_Search], known: dict[str, int]) -> None:
+    """Find the lengths that need no decompression; the searches go on at the files that do."""
+    for search in searches:
+        while (found := search.next()) is not None:
+            assert isinstance(found, StoredFile)
+            if is_locked(found.path):
+                continue
+            length = found.size if found.encoding is None else length_beside(found.path)
+            if length is not None:
+                known[search.checksum] = length
+            else:
+                search.put_back(found)
+            break
+        search.close()
+
+
+def _is_small(found: StoredFile) -> bool:
+    return found.encoding is None and found.size <= OFFLOAD_BYTES
+
+
+def _log_skipped(path: str, reason: str) -> None:
+    if is_locked(path):
+        logger.info("skipping %s: it is still being written", path)
+    else:
+        logger.warning("skipping %s, which holds wrong bytes: %s", path, reason)
+
+
+async def _into_memory(found: StoredFile, wanted: str) -> bytes:
+    """The plain bytes of a file. UnreadableError, WrongBytesError."""
+    limit = None if found.encoding is None else UNKNOWN_LENGTH_LIMIT
     memory = io.BytesIO()
-    if found.encoding is None:
-        checksum, _ = await _ingest_file(found, memory)
-        return memory.getvalue(), checksum
     try:
-        checksum, _ = await _ingest_file(found, memory, UNKNOWN_LENGTH_LIMIT)
+        await _into(found, wanted, memory, limit)
     except TooLongError:
         # A small file can expand to more bytes than there is memory. Hash it in constant memory
         # first, and give it memory only if it is the wanted buffer.
         memory.close()
-        checksum, length = await _ingest_file(found, NullTarget())
-        if checksum != wanted:
-            return b"", checksum
+        length = await _into(found, wanted, NullTarget())
         memory = io.BytesIO()
-        checksum, _ = await _ingest_file(found, memory, length)
-    return memory.getvalue(), checksum
+        await _into(found, wanted, memory, length)
+    return memory.getvalue()
 
 
-async def _ingest_file(
-    found: BufferFile, target: Target, limit: int | None = None
-) -> tuple[str, int]:
-    """Write a file's plain bytes to `target`, in constant memory; their checksum and number.
+async def _into(
+    found: StoredFile, wanted: str | None, target: Target, limit: int | None = None
+) -> int:
+    """Write a file's plain bytes to `target`, in constant memory; returns their number.
 
-    WrongBytesError if the file cannot be read or decompressed, or if a compressed file expands to
-    more than `limit` bytes. Errors of the target pass through.
+    UnreadableError. WrongBytesError if the file cannot be decompressed, or expands to more than
+    `limit` bytes, or if its checksum is not the wanted one. Errors of the target pass through.
     """
-    found.file.seek(0)
+    found.rewind()
     if found.encoding is None:
         # Hashing takes about as long as reading and writing, so do them in two threads at once: the
         # writer only hashes, and each block is written to the target as soon as it is read.
@@ -207,21 +343,25 @@ async def _ingest_file(
         async def copy(block: memoryview) -> int:
             return await offload(_copy_block, found, block, target)
 
-        return await ingest(writer, copy, found.size), writer.length
-    writer = BufferWriter(target, found.encoding, limit)
-    while await offload(_feed_batch, found, writer):
-        pass
-    return writer.finish(), writer.length
+        actual = await ingest(writer, copy, found.size)
+    else:
+        writer = BufferWriter(target, found.encoding, limit)
+        while await offload(_feed_batch, found, writer):
+            pass
+        actual = writer.finish()
+    if wanted not in (None, actual):
+        raise WrongBytesError(f"their checksum is {actual}")
+    return writer.length
 
 
-def _copy_block(found: BufferFile, block: memoryview, target: Target) -> int:
-    """Read the next bytes of a file into `block` as `_fill` does, and write them to `target`."""
-    count = _fill(found, block)
+def _copy_block(found: StoredFile, block: memoryview, target: Target) -> int:
+    """Read the next bytes of a file into `block`, and write them to `target`."""
+    count = found.fill(block)
     target.write(block[:count])
     return count
 
 
-def _feed_batch(found: BufferFile, writer: BufferWriter) -> bool:
+def _feed_batch(found: StoredFile, writer: BufferWriter) -> bool:
     """Feed the next batch of a file to `writer`. False at the end of the file.
 
     A batch is counted in plain bytes and fed in small pieces, because a few compressed bytes can
@@ -229,51 +369,8 @@ def _feed_batch(found: BufferFile, writer: BufferWriter) -> bool:
     """
     enough = writer.length + BATCH_BYTES
     while writer.length < enough:
-        piece = _piece(found, COMPRESSED_PIECE)
+        piece = found.piece(COMPRESSED_PIECE)
         if not piece:
             return False
         writer.feed(piece)
     return True
-
-
-def _fill(found: BufferFile, block: memoryview) -> int:
-    """Fill `block` with the next bytes of the file and return their number.
-
-    Fewer bytes than the block holds mean the end of the file. WrongBytesError if reading fails.
-    """
-    count = 0
-    try:
-        # A file system may return fewer bytes than requested before the end of the file.
-        while count < len(block) and (more := found.file.readinto(block[count:])):
-            count += more
-        return count
-    except OSError as exc:
-        raise WrongBytesError(f"reading failed: {exc}") from exc
-
-
-def _piece(found: BufferFile, size: int) -> bytes:
-    """The next bytes of the file, up to `size` (-1: all). WrongBytesError if reading fails."""
-    try:
-        return found.file.read(size)
-    except OSError as exc:
-        raise WrongBytesError(f"reading failed: {exc}") from exc
-
-
-def _length_beside(path: str) -> int | None:
-    """The content of the `.BUFFERLENGTH` file beside a compressed file; None if it has none.
-
-    A malformed one is logged and counts as missing.
-    """
-    name = os.path.splitext(path)[0] + ".BUFFERLENGTH"
-    try:
-        with open(name, "rb") as file:
-            text = file.read(40).strip()
-    except FileNotFoundError:
-        return None
-    except OSError as exc:
-        logger.warning("ignoring %s, which cannot be read: %s", name, exc)
-        return None
-    if not text.isdigit():
-        logger.warning("ignoring %s: %r is not a length in bytes", name, text)
-        return None
-    return int(text)
