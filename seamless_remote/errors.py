@@ -63,7 +63,14 @@ class RefusedError(RemoteError):
 
 
 class AnswerError(RemoteError):
-    """The service answered 200 with a body that its protocol does not allow."""
+    """The service answered with success, and with a body that its protocol does not allow.
+
+    Something else may answer at its address: a web page of a network that wants a login, say.
+    """
+
+
+class DamagedBufferError(RemoteError):
+    """The service has a damaged file under a buffer's checksum, and takes no other in its place."""
 
 
 class WrongBytesError(RemoteError, ValueError):

@@ -13,6 +13,12 @@ from ..errors import ProtocolError
 from .zstd_frames import FrameTracker
 
 _PIECE_BYTES = 256 * 1024
+_INPUT_BYTES = 16 * 1024
+"""zlib copies what it leaves of its input: at the end of each member, and of each piece."""
+
+_EMPTY_BYTES = 1024 * 1024
+_MOST_OVERHEAD = 64
+"""A member or frame of one byte takes some twenty; those that hold nothing may go on for ever."""
 _GZIP_WBITS = 31  # for zlib: expect a gzip header and trailer, and allow the largest window
 
 ENCODING_BY_SUFFIX = {".zst": "zstd", ".gz": "gzip"}
@@ -42,15 +48,18 @@ class Decoder(Protocol):
 def decoder_for(encoding: str | None, sink: Sink) -> Decoder:
     """A decoder for a `Content-Encoding` value: zstd, gzip, x-gzip, identity, empty or None.
 
-    ProtocolError for any other value, including a list of codings.
+    ProtocolError for any other value, including a list of codings; from the decoder, also for a
+    body that goes on and on and holds nothing.
     """
     name = (encoding or "identity").strip().lower()
     if name in ("identity", ""):
         return _Identity(sink)
     if name == "zstd":
-        return _Zstandard(sink)
+        counted = _Counted(sink)
+        return _Bounded(_Zstandard(counted), counted)
     if name in ("gzip", "x-gzip"):
-        return _Gzip(sink)
+        counted = _Counted(sink)
+        return _Bounded(_Gzip(counted), counted)
     raise ProtocolError(f"the body has an unknown content encoding: {encoding!r}")
 
 
@@ -63,6 +72,41 @@ class _Identity:
 
     def close(self) -> None:
         pass
+
+
+class _Counted:
+    """A sink that counts what it passes on."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.length = 0
+        self._sink = sink
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        self.length += len(data)
+        self._sink.write(data)
+
+
+class _Bounded:
+    """A decoder that ends a body of which little or nothing comes out."""
+
+    def __init__(self, decoder: Decoder, decoded: _Counted) -> None:
+        self._decoder = decoder
+        self._decoded = decoded
+        self._length = 0
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), _INPUT_BYTES):
+            piece = view[start : start + _INPUT_BYTES]
+            self._decoder.write(piece)
+            self._length += len(piece)
+            if self._length > _EMPTY_BYTES + _MOST_OVERHEAD * self._decoded.length:
+                raise ProtocolError(
+                    f"{self._length} compressed bytes hold {self._decoded.length} bytes"
+                )
+
+    def close(self) -> None:
+        self._decoder.close()
 
 
 class _Zstandard:

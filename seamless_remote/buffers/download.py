@@ -28,6 +28,8 @@ ASK_LENGTH_BYTES = UNKNOWN_LENGTH_LIMIT // 8
 A smaller body that decompresses to more than `UNKNOWN_LENGTH_LIMIT` is cheap to request again.
 """
 
+_WHOLE = (200, 203)
+
 AskLength = Callable[[], Awaitable["int | None"]]
 """Asks the server for the length of the uncompressed buffer in bytes; None: it has none."""
 
@@ -79,16 +81,19 @@ class Download:
         return Request("GET", path, headers=(wanted,), safe=True)
 
     def is_answered_by(self, response: Response) -> bool:
-        """Whether `take` can use this answer: 200, or for a request of a part 206 or 416."""
+        """Whether `take` can use this answer: 200, or for a request of a part 206 or 416.
+
+        203 is a 200 that a proxy has touched (RFC 9110, 15.3.4); the checksum tells whether it has.
+        """
         parts = () if self._writer is None else (206, 416)
-        return response.status == 200 or response.status in parts
+        return response.status in (*_WHOLE, *parts)
 
     def widened(self, response: Response, open_ranges: OpenRanges) -> WideBody | None:
         """The body of an answer, from several connections at once; None if it is not large, plain
         bytes of known length, or if that has failed before."""
         start = self.position if response.status == 206 else 0
         size = response.content_length
-        plain = response.headers.get("Content-Encoding") is None
+        plain = response.encoding is None
         if not plain or size is None or size < wide_body.WORTH_BYTES or self._is_narrow:
             return None
         return WideBody(response, start, start + size, open_ranges)
@@ -102,7 +107,7 @@ class Download:
         ServiceError: the answer broke off; the next request continues from there. After a
         cancellation the next request does, too. Errors of the target pass through.
         """
-        if response.status == 200:
+        if response.status in _WHOLE:
             await self.begin_anew()
             writer = await self._begin(response, ask_length)
         elif self._writer is not None and self._continues(response):
@@ -165,7 +170,7 @@ class Download:
             self._dirty = False
 
     async def _begin(self, response: Response, ask_length: AskLength) -> BufferWriter:
-        encoding = response.headers.get("Content-Encoding")
+        encoding = response.encoding
         size = response.content_length
         if encoding is None and size is not None:
             self._announced = size
@@ -183,7 +188,7 @@ class Download:
         assert self._announced is not None
         return (
             response.status == 206
-            and response.headers.get("Content-Encoding") is None
+            and response.encoding is None
             and response.headers.get("Content-Range")
             == f"bytes {self._writer.length}-{self._announced - 1}/{self._announced}"
         )
@@ -199,7 +204,7 @@ class Download:
 
 async def measure(response: Response) -> int:
     """The length in bytes of the uncompressed buffer that an answer brings."""
-    encoding = response.headers.get("Content-Encoding")
+    encoding = response.encoding
     if encoding is None and response.content_length is not None:
         return response.content_length
     writer = BufferWriter(NullTarget(), encoding)

@@ -196,7 +196,7 @@ class _Stripes:
         if self.response.is_pending:
             await self.response.arrive()
         headers = self.response.headers
-        if self.response.status != 206 or headers.get("Content-Encoding") is not None:
+        if self.response.status != 206 or self.response.encoding is not None:
             return False
         if len(self.ranges) > 1:
             return (headers.get("Content-Type") or "").startswith("multipart/byteranges")

@@ -7,6 +7,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+OK = b"OK"
+"""What the services answer when they are well, or have done what was asked."""
+
 
 def json_of(body: bytes, kind: type[T]) -> T | None:
     """The JSON value in `body` if it is of that type, else None."""

@@ -14,12 +14,20 @@ from typing import Any, ClassVar, TypeVar
 
 import seamless
 
-from ..errors import OwnLimitError, RefusedError, ServiceError, ServiceTimeout
+from ..errors import (
+    AnswerError,
+    OwnLimitError,
+    ProtocolError,
+    RefusedError,
+    ServiceError,
+    ServiceTimeout,
+)
 from ..nursery import process
 from ..nursery.calling import call_blocking
 from ..nursery.calls import Call
 from ..transport.messages import Request, Response
 from . import retry_policy
+from .answers import OK
 from .connections import connections
 from .counters import ClientSnapshot, Counters
 from .endpoint import Address, Endpoint
@@ -160,6 +168,13 @@ class Client:
             refusal = self._refused("the healthcheck", response.status, body)
             self.health.failure(refusal)
             raise refusal
+        if body.strip() != OK:
+            stranger = ProtocolError(
+                f"it answered the healthcheck with {quote(body[:200])!r}, where 'OK' is due: "
+                "something else than this service answers there"
+            )
+            self.health.failure(stranger)
+            raise stranger
         self.health.ping(time.perf_counter() - started)
         if endpoint.circuit.probed(time.monotonic(), True, random.random):
             logger.warning("%s at %s answers again", self.service, endpoint.url)
@@ -364,6 +379,15 @@ class Client:
         return RefusedError(
             f"{self.describe()} refused {what} with {status}: {text}", status=status, text=text
         )
+
+    def _require(self, expected: bytes, what: str, status: int, body: bytes) -> None:
+        """AnswerError unless the answer's body is the one that means success."""
+        if body.strip() != expected:
+            due = repr(expected.decode()) if expected else "nothing"
+            raise AnswerError(
+                f"{self.describe()} answered {what} with {status} and {quote(body[:200])!r}, where "
+                f"{due} is due: something else than this service answers there"
+            )
 
     async def _check(self, call: Call) -> None:
         """A healthcheck that is retried like any request."""

@@ -18,7 +18,7 @@ from ..launching.placement import Placement
 from ..nursery.calls import Call
 from ..nursery.process import this_process
 from ..transport.messages import Request
-from .answers import json_of
+from .answers import OK, json_of
 from .base import Client, quote
 from .endpoint import Endpoint, KnownAddress, LaunchedAddress
 
@@ -206,10 +206,11 @@ class DatabaseClient(Client):
                 if confirmation.shows(answer):
                     return True
             try:
-                await ask("PUT", body, what, DatabaseClient._as_it_came)
+                answer = await ask("PUT", body, what, DatabaseClient._as_it_came)
             except ExchangeError:
                 in_doubt = True
                 raise
+            self._require(OK, what, 200, answer or b"")
             return True
 
         return self._attempt(call, what, attempt)

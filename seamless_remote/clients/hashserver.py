@@ -20,12 +20,12 @@ from ..buffers.download import AskLength, Download, Outcome, measure
 from ..buffers.hashing import checksum_of
 from ..buffers.ingest import Target
 from ..buffers.wide_body import Ranges
-from ..errors import AnswerError, ExchangeError, WrongBytesError
+from ..errors import AnswerError, DamagedBufferError, ExchangeError, WrongBytesError
 from ..nursery.calls import Call
 from ..transport.messages import Request, Response
 from ..transport.urls import is_loopback
 from . import retry_policy
-from .answers import json_of
+from .answers import OK, json_of
 from .awaited_buffers import AwaitedBuffers, Presence
 from .base import ANSWER_LIMIT, CONTROL_LANE, Client, quote
 from .endpoint import Address, Endpoint
@@ -77,6 +77,8 @@ class HashserverClient(Client):
     def _begin_transfers(self) -> None:
         self._uploads = Uploads()
         self._widening = threading.Lock()
+        self._expects = True
+        """Whether Expect: 100-continue may be sent: false once it was refused."""
         self._awaited = AwaitedBuffers(self._ask_presence)
 
     def download(self, checksum: str) -> MemoryDownload:
@@ -218,7 +220,12 @@ class HashserverClient(Client):
         async def attempt(call: Call, endpoint: Endpoint) -> bool:
             for follow_up in itertools.count(1):
                 status, body = await self._put(call, endpoint, checksum, content)
-                if status in (200, 201):
+                if status == 200:
+                    self._require(OK, what, status, body)
+                    return True
+                if status == 201:
+                    self._require(b"", what, status, body)
+                    await self._require_whole(call, endpoint, checksum, len(content))
                     return True
                 if status != 202:
                     break
@@ -247,6 +254,11 @@ class HashserverClient(Client):
             status, body = await self._exchange(call, endpoint, request, lane=CONTROL_LANE)
             if status >= 300:
                 raise self._refused(what, status, body)
+            if (json_of(body, dict) or {}).get("checksum") != checksum:
+                raise AnswerError(
+                    f"{self.describe()} answered {what} with {status} and {quote(body[:200])!r}, "
+                    "which is no promise: something else than this service answers there"
+                )
 
         await self._attempt(call, what, attempt)
 
@@ -274,15 +286,38 @@ class HashserverClient(Client):
         # The server answers 201 and 202 before it reads the body. With Expect: 100-continue, a
         # large body that it has already is not sent (RFC 9110, 10.1.1).
         expect_from = EXPECT_FROM_BYTES_FAR if self._is_far(endpoint) else EXPECT_FROM_BYTES
-        request = Request(
-            "PUT",
-            f"{endpoint.path}/{checksum}",
-            body=content,
-            expect_continue=len(content) >= expect_from,
-            safe=True,
-        )
-        with self._uploads.under_way(call, checksum, request):
-            return await self._exchange(call, endpoint, request, lane=UPLOAD_LANE)
+        while True:
+            request = Request(
+                "PUT",
+                f"{endpoint.path}/{checksum}",
+                body=content,
+                expect_continue=self._expects and len(content) >= expect_from,
+                safe=True,
+            )
+            with self._uploads.under_way(call, checksum, request):
+                status, body = await self._exchange(call, endpoint, request, lane=UPLOAD_LANE)
+            if status != 417 or not request.expect_continue:
+                return status, body
+            # RFC 9110, 15.5.18: something on the way does not know it.
+            self._expects = False
+
+    async def _require_whole(
+        self, call: Call, endpoint: Endpoint, checksum: str, length: int
+    ) -> None:
+        """DamagedBufferError if the server has a file for a buffer, and not all of it.
+
+        It keeps such a file for ever, and answers that it has the buffer.
+        """
+        if not length:
+            return  # of an empty buffer it tells the same as of one that it has not
+        (answer,) = await self._ask(call, endpoint, "/buffer-length", [checksum])
+        # `true` where somebody promises it again just now: then nobody can tell.
+        if answer is not True and answer != length:
+            raise DamagedBufferError(
+                f"{self.describe()} says that it has {checksum}, but {answer} bytes of it instead "
+                f"of {length}: its file is damaged, and no other is taken. Remove {checksum} from "
+                "the server's folder, and write the buffer again"
+            )
 
     async def _ask(
         self,

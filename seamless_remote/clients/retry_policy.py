@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import timezone
@@ -13,6 +14,8 @@ from ..transport.messages import Headers, OverlongAnswerError
 # RFC 9110, 15.5.9; RFC 8470; RFC 6585: the 4xx that ask for a later try.
 _TRANSIENT_REFUSALS = frozenset((408, 425, 429))
 _MAX_DOUBLINGS = 32
+# Some servers send fractions, which RFC 9110, 10.2.3, does not have.
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 BUDGET = 100
 """How many retries a service gets at once: 100 tokens, +0.1 per success, +10 per second."""
@@ -56,7 +59,7 @@ def retry_after_seconds(headers: Headers, now: float) -> float | None:
         return None
     text = text.strip()
     try:
-        if text.isascii() and text.isdigit():
+        if _SECONDS.fullmatch(text):
             return float(text)
         date = parsedate_to_datetime(text)
         if date.tzinfo is None:

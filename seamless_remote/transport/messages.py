@@ -192,6 +192,12 @@ class Response:
         return not self.status
 
     @property
+    def encoding(self) -> str | None:
+        """The content coding of its body; None for the plain bytes."""
+        value = self.headers.get("Content-Encoding")
+        return None if value is None or value.strip().lower() in ("", "identity") else value
+
+    @property
     def has_all(self) -> bool:
         """Whether all of it has come, so that it needs no connection any more."""
         return self._source is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httptools
 
 from ..errors import ProtocolError
@@ -11,6 +13,14 @@ MAX_INTERIM = 16
 # Bodies up to this size are parsed to their end; of longer ones the parser sees only the head.
 SMALL_BODY = 65536
 _SURPLUS = "bytes that nobody asked for came after it"
+# Bytes of chunk headers for each byte of the body: a chunk of one byte takes five.
+_MOST_FRAMING = 32
+# What a head has that the parser refuses and others take: a bare LF, a length said twice.
+_TAKEN = re.compile(
+    rb"(?<!\r)\n|^content-length:([^\n]*,|.*^content-length:)", re.IGNORECASE | re.M | re.S
+)
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9]")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
 class AnswerParser:
@@ -22,8 +32,12 @@ class AnswerParser:
     """
 
     __slots__ = (
+        "_awry",
+        "_body",
         "_fault",
+        "_fed",
         "_framing",
+        "_head",
         "_head_size",
         "_interim",
         "_parser",
@@ -50,6 +64,12 @@ class AnswerParser:
         """Start over for the next answer."""
         self._fault: str | None = None
         self._framing = 0
+        # After the head: bytes fed, and those of the body among them.
+        self._fed = 0
+        self._body = 0
+        # The head as it came, and what is wrong with it once the parser has refused it.
+        self._head = b""
+        self._awry: str | None = None
         self._head_size = 0
         self._interim = 0
         # The bytes of the body still to come, once the parser is left out of it.
@@ -91,14 +111,12 @@ class AnswerParser:
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpResponseParser(self)
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fault = "the server switched to another protocol, unasked"
-        except httptools.HttpParserError as exc:
-            self._fault = self._fault or (_SURPLUS if self.complete else str(exc))
-        if self._fault is not None:
-            raise ProtocolError(f"malformed answer: {self._fault}")
+        if not self.head_complete:
+            self._head = self._head + data if self._head else data
+        if self._awry is None:
+            self._parse(parser, data)
+        if self._awry is not None:
+            self._mend(self._awry)
         if not self.head_complete:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
@@ -107,6 +125,40 @@ class AnswerParser:
             self.ready = self.length is None or self.length > SMALL_BODY
             self._bound_framing(len(data))
             self._bypass()
+
+    def _parse(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fault = "the server switched to another protocol, unasked"
+        except httptools.HttpParserError as exc:
+            if not self.head_complete and self._fault is None and _TAKEN.search(self._head):
+                self._awry = str(exc)
+                return
+            self._fault = self._fault or (_SURPLUS if self.complete else str(exc))
+        if self._fault is not None:
+            raise ProtocolError(f"malformed answer: {self._fault}")
+
+    def _mend(self, fault: str) -> None:
+        """Take a head that the parser has refused, if it is one that everybody takes."""
+        come = self._head
+        end = _HEAD_END.search(come)
+        while end is not None and _INTERIM.match(come):  # the parser has had these
+            come = come[end.end() :]
+            end = _HEAD_END.search(come)
+        if end is None:
+            return
+        head, rest = come[: end.end()], come[end.end() :]
+        mended = _mended(head)
+        if mended == head:
+            raise ProtocolError(f"malformed answer: {fault}")
+        self._awry = None
+        self.headers = []
+        self._head = b""
+        parser = self._parser = httptools.HttpResponseParser(self)
+        self._parse(parser, mended + rest)
+        if self._awry is not None:
+            raise ProtocolError(f"malformed answer: {self._awry}")
 
     def pass_over(self, count: int) -> None:
         """Take note of so many bytes of the body, which were received elsewhere."""
@@ -130,6 +182,11 @@ class AnswerParser:
         self._framing = 0 if self._pieces else self._framing + size
         if self._framing > MAX_HEAD:
             raise ProtocolError(f"{MAX_HEAD} bytes of chunk headers or trailers hold no body")
+        self._fed += size
+        if self._fed > MAX_HEAD + (_MOST_FRAMING + 1) * self._body:
+            raise ProtocolError(
+                f"{self._fed} bytes of chunks hold no more than {self._body} bytes of body"
+            )
 
     def _bypass(self) -> None:
         """Leave the parser out of a long body that needs none: its bytes go on uncopied."""
@@ -191,8 +248,24 @@ class AnswerParser:
             self._until_end = True
 
     def on_body(self, data: bytes) -> None:
+        self._body += len(data)
         self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         if self.head_complete:
             self.complete = self.ready = True
+
+
+def _mended(head: bytes) -> bytes:
+    """A head as the parser wants it: lines end with CR LF, and the length is said once.
+
+    RFC 9112, 2.2 and 6.3, allow to take a bare LF, and the same length several times. Of lengths
+    that differ none is dropped.
+    """
+    lines = [line.removesuffix(b"\r") for line in head.split(b"\n")]
+    stated = [line for line in lines if line.lower().startswith(b"content-length:")]
+    lengths = {each.strip() for line in stated for each in line[15:].split(b",")}
+    if len(lengths) == 1:
+        lines = [line for line in lines if line not in stated]
+        lines.insert(1, b"Content-Length: " + lengths.pop())
+    return b"\r\n".join(lines)

@@ -225,7 +225,7 @@ async def _connected(origin: Origin, proxy: str | None) -> socket.socket:
         sock = await dial(origin.host, origin.port)
     else:
         sock = await _dialed_by_proxy(origin, proxy)
-    return await handshake(sock, origin.host) if origin.scheme == "https" else sock
+    return await handshake(sock, origin.name) if origin.scheme == "https" else sock
 
 
 async def _dialed_by_proxy(origin: Origin, proxy: str) -> socket.socket:
@@ -239,5 +239,5 @@ async def _dialed_by_proxy(origin: Origin, proxy: str) -> socket.socket:
         sock = await dial(by.host, by.port)
     except OSError as exc:
         raise OSError(f"its proxy {by} cannot be reached: {exc.strerror or exc}") from exc
-    await open_tunnel(sock, by.authority, origin.host, origin.port)
+    await open_tunnel(sock, by.authority, origin.name, origin.port)
     return sock

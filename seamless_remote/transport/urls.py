@@ -8,23 +8,36 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_ZONE = re.compile(r"[A-Za-z0-9._~-]+")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
 
 class Origin(NamedTuple):
-    """Where a server listens: `scheme` is http or https, `host` has no brackets around IPv6."""
+    """Where a server listens: `scheme` is http or https, `host` has no brackets around IPv6.
+
+    An IPv6 host may have a zone, as in `fe80::1%eth0`: the network interface that leads to it.
+    """
 
     scheme: str
     host: str
     port: int
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
+        # RFC 6874, 2.
+        return f"{self.scheme}://{self._with_port(self.host.replace('%', '%25'))}"
+
+    @property
+    def name(self) -> str:
+        """The host without its zone, which means nothing to anybody else."""
+        return self.host.partition("%")[0]
 
     @property
     def authority(self) -> str:
-        """`host:port` as a URL has it, without the scheme's own port."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """`host:port` as the `Host` header has it, without the scheme's own port."""
+        return self._with_port(self.name)
+
+    def _with_port(self, host: str) -> str:
+        host = f"[{host}]" if ":" in host else host
         return host if self.port == _DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
 
 
@@ -56,7 +69,10 @@ def _parse(url: str) -> tuple[str, Origin | None, str]:
     except ValueError as exc:
         return str(exc), None, ""
     host = parts.hostname or ""
-    fault = ""
+    if "[" in parts.netloc:
+        # RFC 6874: the % before a zone is written %25. As browsers' users do, so may ours leave
+        # that out.
+        host = host.replace("%25", "%", 1)
     if parts.scheme not in _DEFAULT_PORTS:
         fault = "it must start with http:// or https://"
     elif "@" in parts.netloc:
@@ -78,11 +94,12 @@ def _host_fault(host: str, *, bracketed: bool) -> str:
     if not host:
         return "it names no host"
     if bracketed:
+        address, percent, zone = host.partition("%")
         try:
-            ipaddress.IPv6Address(host)
+            ipaddress.IPv6Address(address)
         except ValueError as exc:
             return str(exc)
-        return ""
+        return "" if not percent or _ZONE.fullmatch(zone) else f"{zone!r} is no zone of an address"
     # RFC 1035, 2.3.4. Python's look-up raises UnicodeError for a label that is empty or too long.
     name = host.removesuffix(".")
     if len(name) > 253:

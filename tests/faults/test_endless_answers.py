@@ -117,7 +117,9 @@ def test_a_record_that_is_too_long_is_asked_for_once(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("suffix", "stored"), [(".zst", zstd_zeros), (".gz", gzip_zeros)])
+@pytest.mark.parametrize(
+    ("suffix", "stored"), [(".zst", zstd_zeros), (".gz", lambda: gzip_zeros() * 4)]
+)
 def test_a_file_that_inflates_to_gigabytes_takes_bounded_memory(
     backend: str,
     suffix: str,
@@ -129,7 +131,7 @@ def test_a_file_that_inflates_to_gigabytes_takes_bounded_memory(
 ) -> None:
     content = fresh_content()
     checksum = checksum_of(content)
-    (tmp_path / (checksum.hex() + suffix)).write_bytes(stored() * 4)
+    (tmp_path / (checksum.hex() + suffix)).write_bytes(stored())
 
     async def body() -> None:
         use(buffer_remote, shared_hashserver.url)

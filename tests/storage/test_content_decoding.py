@@ -189,3 +189,28 @@ def test_any_frames_are_followed_to_their_end(
     assert decode("zstd", body, step) == b"".join(parts)
     with pytest.raises(ProtocolError):
         decode("zstd", body[:-1], step)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "start", "more"),
+    [
+        ("gzip", gzip.compress(b"x"), bytes(65536)),
+        ("gzip", b"", gzip.compress(b"") * 3000),
+        ("zstd", zstd(b"x"), zstd(b"") * 7000),
+        ("zstd", b"", SKIPPABLE * 5000),
+    ],
+    ids=["zeros", "empty members", "empty frames", "skippable frames"],
+)
+def test_a_body_that_holds_nothing_does_not_go_on_for_ever(
+    encoding: str, start: bytes, more: bytes
+) -> None:
+    endless = start + more * 40
+    with pytest.raises(ProtocolError, match=r"compressed bytes hold [01] bytes"):
+        decode(encoding, endless, step=len(more))
+
+
+@pytest.mark.parametrize("encode", [gzip.compress, zstd])
+def test_very_many_tiny_members_are_read_whole(encode: Callable[[bytes], bytes]) -> None:
+    pieces = [bytes([number % 256]) for number in range(20_000)]
+    encoding = "zstd" if encode is zstd else "gzip"
+    assert decode(encoding, b"".join(map(encode, pieces))) == b"".join(pieces)

@@ -24,6 +24,8 @@ from seamless_remote.transport.urls import Origin, is_loopback, parse_url
         ("http://127.0.0.1:1/a%20b", Origin("http", "127.0.0.1", 1), "/a%20b"),
         ("http://[::1]:5000", Origin("http", "::1", 5000), ""),
         ("http://[fe80::1]", Origin("http", "fe80::1", 80), ""),
+        ("http://[fe80::1%25lo]:80/x", Origin("http", "fe80::1%lo", 80), "/x"),
+        ("http://[fe80::1%Eth0.1]", Origin("http", "fe80::1%Eth0.1", 80), ""),
         ("http://node_1:65535", Origin("http", "node_1", 65535), ""),
     ],
 )
@@ -136,3 +138,16 @@ def test_what_is_no_text_is_a_type_error(url: object) -> None:
 )
 def test_loopback_is_known_by_name_and_by_address(host: str, is_here: bool) -> None:
     assert is_loopback(host) is is_here
+
+
+@pytest.mark.parametrize("url", ["http://[fe80::1%25lo]:81", "http://[fe80::1%lo]:81"])
+def test_a_zone_is_written_as_in_a_url_and_told_to_no_server(url: str) -> None:
+    origin, _ = parse_url(url)
+    assert str(origin) == "http://[fe80::1%25lo]:81"
+    assert origin.authority == "[fe80::1]:81"
+
+
+@pytest.mark.parametrize("zone", ["", "%25", "a b", "a/b", "a%20b"])
+def test_what_is_no_zone_is_refused(zone: str) -> None:
+    with pytest.raises(ValueError, match="is not a service URL"):
+        parse_url(f"http://[fe80::1%25{zone}]:81")
