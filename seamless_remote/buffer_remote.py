@@ -168,10 +168,9 @@ async def get_buffer_lengths(checksums: Iterable[Checksum]) -> list[int | None]:
     unsure: ServiceError | None = None
     for client in folders:
         assert client.folder is not None
-        try:
-            known.update(await client.folder.lengths(missing))
-        except ServiceError as exc:
-            unsure = unsure or exc
+        found, failure = await client.folder.lengths(missing)
+        known.update(found)
+        unsure = unsure or failure
         missing = _missing(wanted, known)
     if missing and servers:
         what = f"get_buffer_lengths of {len(missing)} buffers"

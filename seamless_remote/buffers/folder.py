@@ -107,12 +107,12 @@ class BufferFolder:
         self._conclude(search)
         return False
 
-    async def lengths(self, checksums: Sequence[str]) -> dict[str, int]:
-        """The uncompressed lengths in bytes of those buffers that files in this folder hold.
+    async def lengths(self, checksums: Sequence[str]) -> tuple[dict[str, int], ServiceError | None]:
+        """The uncompressed lengths in bytes of those buffers that files in this folder hold, and
+        why others may be there as well.
 
         Taken from the file's size or its `.BUFFERLENGTH`, without verification; a compressed file
-        that lacks one is decompressed. ServiceError: none are known, and not all could be looked
-        up.
+        that lacks one is decompressed.
         """
         known: dict[str, int] = {}
         unsure: _Search | None = None
@@ -128,11 +128,10 @@ class BufferFolder:
                         known[search.checksum] = length
                     elif search.failure is not None:
                         unsure = unsure or search
-        if unsure is not None:
-            self._note(unsure)
-            if not known:
-                raise unsure.error()
-        return known
+        if unsure is None:
+            return known, None
+        self._note(unsure)
+        return known, unsure.error()
 
     async def filename(self, checksum: str) -> str | None:
         """The path of the buffer's plain file, or None. The content is not verified."""

@@ -34,14 +34,14 @@ class Wanted:
 def read_checksums(
     arguments: Sequence[str], open_at_start: frozenset[int]
 ) -> list[Wanted | Failure]:
-    """What each argument stands for, in order and each once; a Failure for one that is wrong."""
+    """What each argument stands for, in order; a Failure for one that is wrong."""
     found: list[Wanted | Failure] = []
     for argument in arguments:
         try:
             found += _read(argument, open_at_start)
         except Failure as exc:
             found.append(exc)
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _read(argument: str, open_at_start: frozenset[int]) -> list[Wanted]:

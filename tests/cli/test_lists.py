@@ -88,9 +88,10 @@ def test_a_checksum_file_may_come_from_another_system(
 def test_a_list_from_standard_input_comes_out_in_its_order(
     tool: Command, stored: list[str]
 ) -> None:
-    text = f"# buffers\n{stored[2]}  c.bin\n\n{stored[0]}\nsha256:{stored[1]}\n"
+    text = f"# buffers\n{stored[2]}  c.bin\n\n{stored[0]}\nsha256:{stored[1]}\n{stored[0]}\n"
     ended = _fed(tool, text, "-")
-    assert (ended.status, ended.stdout) == (0, CONTENTS[2] + CONTENTS[0] + CONTENTS[1])
+    one, two, three = CONTENTS
+    assert (ended.status, ended.stdout) == (0, three + one + two + one)
 
 
 @pytest.mark.parametrize("output", ["new", "new/", "old", "old/"])

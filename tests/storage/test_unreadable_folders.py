@@ -86,6 +86,17 @@ async def test_what_one_source_could_not_tell_another_is_asked(
         await buffer_remote.get_buffer(Checksum("0" * 64))
 
 
+async def test_lengths_that_are_known_hide_none_that_could_not_be_looked_up(
+    tmp_path: Path, failing: Failing
+) -> None:
+    use_buffers(tmp_path)
+    known, unsure = put_file(tmp_path, fresh(10)), put_file(tmp_path, fresh(20))
+    failing(errno.EIO, 1)
+    with pytest.raises(ServiceError, match="Input/output error"):
+        await buffer_remote.get_buffer_lengths([unsure, known])
+    assert await buffer_remote.get_buffer_lengths([unsure, known]) == [20, 10]
+
+
 async def test_another_file_of_the_folder_may_have_it(tmp_path: Path, failing: Failing) -> None:
     use_buffers(tmp_path)
     content = fresh(1000)
