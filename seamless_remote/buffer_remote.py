@@ -50,6 +50,8 @@ _registry: Registry[BufferClient] = Registry(
 )
 
 activate = _registry.activate
+activate_unlaunched = _registry.activate_unlaunched
+launch = _registry.launch
 define_launched_client = _registry.define_launched_client
 ensure_initialized = _registry.ensure_initialized
 inspect_extern_clients = _registry.inspect_extern_clients
@@ -129,12 +131,19 @@ async def get_buffer(checksum: Checksum) -> Buffer | None:
     return None
 
 
-async def copy_buffer(checksum: Checksum, target: Target, restart: Callable[[], None]) -> bool:
+async def copy_buffer(
+    checksum: Checksum,
+    target: Target,
+    restart: Callable[[], None],
+    *,
+    before_servers: Callable[[], object] = lambda: None,
+) -> bool:
     """Write a buffer to `target` (a file) in constant memory; False if no source has it.
 
     The bytes are verified once the last has been written: what is in the target counts only when
     this has returned True. `restart` must empty the target; it is called when the bytes begin
     anew, and after wrong ones. What a server sent before it broke off may be kept.
+    `before_servers` is called when no folder has the buffer, before any server is asked.
     """
     wanted = checksum_hex(checksum)
     folders, servers = tuple(_read_folders_clients), tuple(_read_server_clients)
@@ -147,9 +156,10 @@ async def copy_buffer(checksum: Checksum, target: Target, restart: Callable[[], 
                 return True
         except ServiceError as exc:
             unsure = unsure or exc
-    what = f"copy_buffer {wanted}"
     found = False
     if servers:
+        before_servers()
+        what = f"copy_buffer {wanted}"
         found = await call(what, _copy_from_servers, servers, wanted, target, restart)
     if unsure is not None and not found:
         raise unsure

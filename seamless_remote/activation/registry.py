@@ -101,19 +101,22 @@ class Registry(Generic[C]):
         """
         if self._is_disabled():
             return
-        if isinstance(extern_clients, (str, bytes)):
-            raise TypeError(f"{self.name}: a list of names is needed, not {shown(extern_clients)}")
-        keys = [] if no_main else [self._key(readonly)]
-        for description in extra_launched_clients:
-            key = self._described_key(readonly, description)
-            if key in keys:
-                raise RuntimeError(f"{self.name}: launched client named twice: {key[0]}")
-            keys.append(key)
-        with self._lock:
-            extern = [self._extern_client(name) for name in extern_clients]
-            launched = [self._launched_client(key) for key in keys]
-            self._set_active(tuple(dict.fromkeys([*launched, *extern])))
-        self._start_all()
+        self._put_in_effect(readonly, extra_launched_clients, extern_clients, no_main)
+        self.launch()
+
+    def activate_unlaunched(self) -> None:
+        """Put the current cluster's client in effect, as `activate` does, but launch nothing.
+
+        `launch` launches its service, and so does the first use that needs it.
+        """
+        if not self._is_disabled():
+            self._put_in_effect(False, (), (), False)
+
+    def launch(self) -> None:
+        """Begin to launch the services in effect that are not launched yet. Does not block."""
+        for address in map(_launched_address, self._active):
+            if address is not None:
+                address.start()
 
     def active(self) -> tuple[C, ...]:
         """The set in effect."""
@@ -124,7 +127,7 @@ class Registry(Generic[C]):
 
         ServiceError: one could not be launched, or does not answer.
         """
-        self._start_all()
+        self.launch()
         for client in self._active:
             if _launched_address(client) is not None:
                 client.ensure_initialized_sync()
@@ -148,7 +151,7 @@ class Registry(Generic[C]):
 
         LaunchError: one could not be launched.
         """
-        self._start_all()
+        self.launch()
         with self._lock:
             keys = {id(client): key for key, client in self._launched.items()}
         found = []
@@ -167,6 +170,26 @@ class Registry(Generic[C]):
             address = _launched_address(client)
             if address is not None:
                 address.launch.after_fork_in_child()
+
+    def _put_in_effect(
+        self,
+        readonly: bool,
+        extra_launched_clients: Iterable[Mapping[str, Any]],
+        extern_clients: Iterable[str],
+        no_main: bool,
+    ) -> None:
+        if isinstance(extern_clients, (str, bytes)):
+            raise TypeError(f"{self.name}: a list of names is needed, not {shown(extern_clients)}")
+        keys = [] if no_main else [self._key(readonly)]
+        for description in extra_launched_clients:
+            key = self._described_key(readonly, description)
+            if key in keys:
+                raise RuntimeError(f"{self.name}: launched client named twice: {key[0]}")
+            keys.append(key)
+        with self._lock:
+            extern = [self._extern_client(name) for name in extern_clients]
+            launched = [self._launched_client(key) for key in keys]
+            self._set_active(tuple(dict.fromkeys([*launched, *extern])))
 
     def _key(
         self,
@@ -210,11 +233,6 @@ class Registry(Generic[C]):
         self._active = clients
         self._on_change(clients)
         process.install(ClientSet(self.name, clients))
-
-    def _start_all(self) -> None:
-        for address in map(_launched_address, self._active):
-            if address is not None:
-                address.start()
 
 
 _registries: dict[str, Registry[Any]] = {}

@@ -17,7 +17,7 @@ _LONGEST_PATH = 4000
 
 
 def configure(project: Selection | None, stage: Selection | None, *, results: bool) -> None:
-    """Activate the buffer clients, and with `results` the database clients.
+    """Activate the buffer clients, and with `results` the database clients. Launches nothing.
 
     Raises:
         Failure: no services are configured, or the configuration is malformed.
@@ -110,9 +110,9 @@ def _activate(results: bool) -> None:
         raise _failure(
             f"the cluster {cluster!r} is not defined in ~/.seamless/clusters.yaml"
         ) from exc
-    buffer_remote.activate()
+    buffer_remote.activate_unlaunched()
     if results:
-        database_remote.activate()
+        database_remote.activate_unlaunched()
 
 
 def _require_home() -> None:

@@ -270,14 +270,21 @@ async def _copy(checksum: str, writer: OutputWriter) -> bool:
     from seamless import Checksum
     from seamless.checksum.calculate_checksum import TRIVIAL_CHECKSUMS
 
-    from .. import buffer_remote
+    from .. import buffer_remote, database_remote
 
     trivial = TRIVIAL_CHECKSUMS.get(checksum)
     if trivial is not None:
         # Seamless has the content of some short buffers built in, and does not store them.
         writer.write(trivial)
         return True
-    return await buffer_remote.copy_buffer(Checksum(checksum), writer, writer.restart)
+
+    def launch() -> None:
+        # Side by side: a buffer that no server has either is looked up in the database.
+        buffer_remote.launch()
+        database_remote.launch()
+
+    wanted = Checksum(checksum)
+    return await buffer_remote.copy_buffer(wanted, writer, writer.restart, before_servers=launch)
 
 
 def _sources() -> str:

@@ -150,11 +150,20 @@ def test_a_configuration_without_storage_is_one_clear_line(home: Home) -> None:
 
 
 def test_a_cluster_of_the_configuration_is_launched(home: Home) -> None:
-    home.buffers.mkdir(parents=True)
+    ended = _in(home).fingertip(CHECKSUM, "--output", "out")
+    assert ended.status == Status.UNKNOWN_CHECKSUM
+    assert [key.partition("-")[0] for key in home.services()] == ["database", "hashserver"]
+
+
+@pytest.mark.parametrize("tool", ["resolve", "fingertip"])
+def test_a_buffer_in_the_folder_of_a_cluster_is_read_without_a_service(
+    home: Home, tool: str
+) -> None:
     _put(home.buffers)
-    ended = _in(home).resolve(CHECKSUM, "--output", "out")
+    ended = _in(home).run(tool, CHECKSUM, "--output", "out")
     assert ended.status == 0
     assert (home.project / "out").read_bytes() == CONTENT
+    assert not home.state.exists()
 
 
 def test_the_command_line_wins_against_the_files(home: Home) -> None:
@@ -170,8 +179,7 @@ def test_the_command_line_wins_against_the_files(home: Home) -> None:
 def test_only_the_storage_is_launched(home: Home, options: dict[str, object]) -> None:
     """The workers, jobserver or Dask cluster of the configuration are not."""
     home.configure(**options)  # type: ignore[arg-type]
-    _put(home.buffers)
-    assert _in(home).resolve(CHECKSUM).stdout == CONTENT
+    assert _in(home).resolve(CHECKSUM).status == Status.UNKNOWN_CHECKSUM
     assert [key.partition("-")[0] for key in home.services()] == ["hashserver"]
 
 
