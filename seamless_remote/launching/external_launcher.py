@@ -25,6 +25,7 @@ from ..nursery import process
 from ..nursery.process import outcome_of_worker
 from .frontend_launch import frontend_of, launch_on_frontend
 from .launcher_report import too_long
+from .local_choice import choose_here
 from .status_file import StatusFile
 
 logger = logging.getLogger(__name__)
@@ -44,25 +45,30 @@ LauncherFuture = Future[dict[str, Any]]
 def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
     """Launch a service; returns its `hostname` and `port`, with any others the launcher returns.
 
+    Where another service of the launch dict's key serves other folders, the launch dict is changed
+    to one with a key of its own (see `folders`).
+
     Blocks the calling thread for seconds. Errors of the launcher pass through: OSError, ValueError,
     and its LauncherError, a RuntimeError. EndedAtStartError: the service's process has ended; the
     launcher may take ten seconds more to notice. FrontendLaunchError, for one on another machine.
+    OtherFolderError: what runs serves another folder, and nothing else can be launched.
     TimeoutError after `Settings.launch_timeout`; the launcher goes on, on its thread.
     """
     if frontend_of(launch_dict) is not None:
         return launch_on_frontend(name, launch_dict)
-    status_file = StatusFile.of(launch_dict)
+    common = StatusFile.of(launch_dict)
     # While the interpreter exits, a worker thread would never get to run.
     if sys.is_finalizing():
-        return _run(launch_dict)
+        return _run_at_exit(launch_dict, common)
     timeout = process.settings().launch_timeout
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    if status_file is None:
+    if common is None:
         launcher = _start(name, launch_dict)
         concurrent.futures.wait([launcher], timeout)
         return _result(launcher, launch_dict, timeout)
     with ExitStack() as stack:
-        stack.enter_context(status_file.lock())
+        stack.enter_context(common.lock())
+        status_file = choose_here(launch_dict, common)
         # A service that was running before may be unhealthy. The launcher decides whether to keep
         # it or to replace it, so only accept a service that the launcher has started since.
         found_before, content_before = status_file.running(), status_file.content()
@@ -86,6 +92,14 @@ def run_launcher(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
             lock = stack.pop_all()
             launcher.add_done_callback(partial(_finish, name, lock))
         return _result(launcher, launch_dict, timeout)
+
+
+def _run_at_exit(launch_dict: dict[str, Any], common: StatusFile | None) -> dict[str, Any]:
+    if common is None:
+        return _run(launch_dict)
+    with common.lock():
+        choose_here(launch_dict, common)
+        return _run(launch_dict)
 
 
 def _start(name: str, launch_dict: dict[str, Any]) -> LauncherFuture:

@@ -20,6 +20,7 @@ from ..errors import LaunchError
 from ..nursery.process import start_worker
 from ..nursery.waiter import wait_for
 from .external_launcher import EndedAtStartError, run_launcher
+from .folders import OtherFolderError
 from .frontend_launch import FrontendLaunchError, frontend_of
 from .service_log import ServiceLog
 
@@ -40,7 +41,8 @@ class Launched:
     """The address of a launched service.
 
     `url` is the address from this machine, perhaps through a tunnel; `remote_url` and `port` are
-    the address inside the cluster. `result` is what the launcher returned.
+    the address inside the cluster. `launch_dict` is the one in effect, perhaps under a key of the
+    folder's own; `result` is what the launcher returned.
     """
 
     url: str
@@ -231,26 +233,31 @@ class Launch:
 
     def _launch_with(self, launch_dict: LaunchDict) -> Launched:
         started = time.time()
+        # Its key may be changed by the launch (see `folders`): each try begins with that given.
+        in_effect = dict(launch_dict)
         try:
             try:
-                result = run_launcher(self.name, launch_dict)
+                result = run_launcher(self.name, in_effect)
             except RuntimeError as exc:
                 # A service says that it is running before it listens. On a busy machine the
                 # launcher's check of the port may come in between; now it listens.
                 if "rhl-verify-port" not in str(exc):
                     raise
                 logger.info("%s was not ready yet: %s; looking again", self.name, exc)
-                result = run_launcher(self.name, launch_dict)
-            return _launched(launch_dict, result)
+                in_effect = dict(launch_dict)
+                result = run_launcher(self.name, in_effect)
+            return _launched(in_effect, result)
         except FrontendLaunchError as exc:
             raise LaunchError(f"could not launch {self.name}: {exc}") from exc
         except Exception as exc:
-            cause = _cause(exc, launch_dict, started)
+            cause = _cause(exc, in_effect, started)
             raise LaunchError(f"could not launch {self.name}: {cause}") from exc
 
 
 def _cause(exc: Exception, launch_dict: LaunchDict, started: float) -> str:
     """What went wrong, and what to do about it or where to look."""
+    if isinstance(exc, OtherFolderError):
+        return str(exc)
     if isinstance(exc, EndedAtStartError):
         return f"{exc}. {_words(launch_dict, started)}"
     # The launcher's message may end with a whole traceback. Its last line is the reason.

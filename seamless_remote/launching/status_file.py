@@ -93,6 +93,11 @@ class StatusFile:
             return Running(pid, host, port)
         return None
 
+    def is_alive(self) -> bool:
+        """Whether the process that the file tells of lives: the service starts, runs, or hangs."""
+        pid = self.content().get("pid")
+        return isinstance(pid, int) and _is_process_of(pid, f"/{self.path.name}")
+
     def answers(self, service: Running) -> bool:
         """Whether the service passes its healthcheck. Blocks, up to `HEALTHCHECK_TIMEOUT`."""
         found = ask(service.host, service.port, self.healthcheck, HEALTHCHECK_TIMEOUT)
@@ -101,3 +106,18 @@ class StatusFile:
     def lock(self) -> AbstractContextManager[None]:
         """The lock that serializes the launches of this service by several processes."""
         return launch_lock(self.path.with_suffix(".lock"), LOCK_PATIENCE)
+
+
+def _is_process_of(pid: int, status_file: str) -> bool:
+    """Whether a process lives that was started with this status file.
+
+    Its number may be another process's by now. A system without `/proc` does not tell.
+    """
+    try:
+        os.kill(pid, 0)
+        # That of a process that has ended, and whose parent has not noticed, is empty.
+        return status_file.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (ProcessLookupError, PermissionError, OverflowError):
+        return False
+    except OSError:
+        return not Path("/proc/self").exists()
