@@ -310,7 +310,9 @@ class HashserverClient(Client):
         """
         if not length:
             return  # of an empty buffer it tells the same as of one that it has not
-        (answer,) = await self._ask(call, endpoint, "/buffer-length", [checksum])
+        # Over a connection that the upload may have left.
+        question = "/buffer-length"
+        (answer,) = await self._ask(call, endpoint, question, [checksum], UPLOAD_LANE)
         # `true` where somebody promises it again just now: then nobody can tell.
         if answer is not True and answer != length:
             raise DamagedBufferError(
