@@ -39,7 +39,9 @@ def are_same(served: Folders | None, wanted: Folders, is_same: Callable[[str, st
     """Whether a service that serves these folders will do. True where nothing is known of it."""
     if served is None:
         return True
-    return len(served) == len(wanted) and all(map(is_same, served, wanted))
+    # A jobserver without stores is one whose status file does not tell them.
+    known = len(served) in (1, len(wanted))
+    return known and all(is_same(*each) for each in zip(served, wanted, strict=False))
 
 
 def is_same_here(one: str, other: str) -> bool:
