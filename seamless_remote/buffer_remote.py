@@ -52,6 +52,7 @@ _registry: Registry[BufferClient] = Registry(
 activate = _registry.activate
 activate_unlaunched = _registry.activate_unlaunched
 launch = _registry.launch
+launches = _registry.launches
 define_launched_client = _registry.define_launched_client
 ensure_initialized = _registry.ensure_initialized
 inspect_extern_clients = _registry.inspect_extern_clients

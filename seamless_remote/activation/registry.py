@@ -118,6 +118,10 @@ class Registry(Generic[C]):
             if address is not None:
                 address.start()
 
+    def launches(self) -> bool:
+        """Whether a service in effect is launched on demand."""
+        return any(_launched_address(client) is not None for client in self._active)
+
     def active(self) -> tuple[C, ...]:
         """The set in effect."""
         return self._active

@@ -76,7 +76,7 @@ def _load(project: Selection | None, stage: Selection | None) -> None:
     from seamless_config.config_files import load_config_files
 
     if seamless_config.get_seamless_cache() is None:
-        _require_home()
+        require_home()
         seamless_config.set_workdir(_current_folder())
     # The files' `stage` sections depend on the stage, so select it before loading them; the files
     # select a project, so override that afterwards.
@@ -115,12 +115,15 @@ def _activate(results: bool) -> None:
         database_remote.activate_unlaunched()
 
 
-def _require_home() -> None:
-    """Failure if nobody can tell where the home folder is: the clusters are defined there."""
+def require_home() -> None:
+    """Failure if nobody can tell where the home folder is.
+
+    The clusters are defined there, and launched services are noted.
+    """
     if not os.path.isabs(os.path.expanduser("~")):
         raise _failure(
             f"HOME is not set, and user {os.getuid()} has no entry in the list of users, so there "
-            "is no ~/.seamless/clusters.yaml; set HOME"
+            "is no folder for ~/.seamless/clusters.yaml and the records of services; set HOME"
         )
 
 

@@ -271,6 +271,7 @@ async def _copy(checksum: str, writer: OutputWriter) -> bool:
     from seamless.checksum.calculate_checksum import TRIVIAL_CHECKSUMS
 
     from .. import buffer_remote, database_remote
+    from .configuration import require_home
 
     trivial = TRIVIAL_CHECKSUMS.get(checksum)
     if trivial is not None:
@@ -279,6 +280,8 @@ async def _copy(checksum: str, writer: OutputWriter) -> bool:
         return True
 
     def launch() -> None:
+        if buffer_remote.launches():
+            require_home()
         # Side by side: a buffer that no server has either is looked up in the database.
         buffer_remote.launch()
         database_remote.launch()

@@ -209,6 +209,11 @@ class Launch:
             future.set_result(launched)
 
     def _launch(self) -> Launched:
+        if not os.path.isabs(os.path.expanduser("~")):
+            raise LaunchError(
+                f"could not launch {self.name}: HOME is not set, and this user has no entry in the "
+                "list of users; services are noted in the home folder: set HOME"
+            )
         launch_dict = self._configure()
         launched = self._launch_at_former_port(launch_dict) or self._launch_with(launch_dict)
         self._port, self.frontend = launched.port, launched.frontend

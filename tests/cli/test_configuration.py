@@ -129,6 +129,17 @@ def test_no_home_folder_is_one_clear_line(bare_tool: Command) -> None:
     assert "HOME is not set" in ended.line()
 
 
+def test_without_a_home_folder_a_cache_is_read_and_nothing_launched(
+    bare_tool: Command, store_folder: Path
+) -> None:
+    checksum = store(store_folder / "__TOPLEVEL__", CONTENT)
+    env = {"SEAMLESS_CACHE": str(store_folder)}
+    assert bare_tool.resolve(checksum, first=HOMELESS, env=env).stdout == CONTENT
+    ended = bare_tool.resolve("ab" * 32, first=HOMELESS, env=env)
+    assert ended.status == Status.CONFIGURATION
+    assert "HOME is not set" in ended.line()
+
+
 def test_without_a_home_folder_running_services_are_enough(
     tool: Command, store_folder: Path
 ) -> None:
