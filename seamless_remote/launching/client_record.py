@@ -20,6 +20,7 @@ from typing import Any
 
 from ..nursery import process
 from .evidence import Evidence, ask, await_greeting
+from .folders import Folders, are_same, is_written_the_same
 from .launch_lock import launch_lock
 from .tunnels import end_tunnels
 
@@ -80,6 +81,13 @@ class ClientRecord:
             type(content.get(name)) is int for name in ("port", self.port_name)
         )
         return content if sound else None
+
+    def is_for(self, folders: Folders) -> bool:
+        """Whether the recorded service serves these folders, as far as the record says."""
+        found = (self.content() or {}).get("folders")
+        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+            return True
+        return are_same(tuple(found), folders, is_written_the_same)
 
     def answering(self) -> dict[str, Any] | None:
         """The content, if the service answers there. Blocks (see `evidence`)."""

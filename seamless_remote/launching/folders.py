@@ -71,6 +71,12 @@ def with_own_key(launch_dict: dict[str, Any], key: str, folders: Sequence[str]) 
     return own
 
 
+def with_own_key_there(launch_dict: dict[str, Any], key: str) -> dict[str, Any]:
+    """The same for a service of another machine, which alone could tell where a link leads to."""
+    written = [os.path.normpath(each) for each in wanted_folders(launch_dict)]
+    return with_own_key(launch_dict, key, written)
+
+
 def with_own_key_here(launch_dict: dict[str, Any], key: str) -> dict[str, Any]:
     """The same for a service of this machine: one key, however the folder is written."""
     return with_own_key(launch_dict, key, [_real(each) for each in wanted_folders(launch_dict)])

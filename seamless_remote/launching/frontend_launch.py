@@ -13,11 +13,14 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from ..nursery import process
 from .client_record import ClientRecord
 from .evidence import Evidence
+from .folders import wanted_folders, with_own_key_there
+from .frontend_choice import Choice
 from .ssh_login import ask_there
 
 logger = logging.getLogger(__name__)
@@ -77,30 +80,42 @@ def answers_by_another_way(launch_dict: dict[str, Any], result: dict[str, Any]) 
 def launch_on_frontend(name: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
     """The record of the service's connection: `hostname`, `port` and more (see `ClientRecord`).
 
+    Where another service of the launch dict's key serves other folders there, the launch dict is
+    changed to one with a key of its own (see `folders`).
+
     Blocks for seconds, for `Settings.launch_timeout` at most. LauncherError for a launch dict that
     the launcher rejects; FrontendLaunchError.
     """
-    record = ClientRecord.of(launch_dict)
+    common = ClientRecord.of(launch_dict)
+    own_dict = with_own_key_there(launch_dict, common.path.stem)
+    own = ClientRecord.of(own_dict)
     timeout = process.settings().launch_timeout
     started = time.monotonic()
-    with record.lock(LOCK_PATIENCE if timeout is None else timeout):
-        found = record.answering()
-        if found is not None:
-            return found
-        record.forget()
+    with common.lock(LOCK_PATIENCE if timeout is None else timeout):
+        for record, its_dict in ((own, own_dict), (common, launch_dict)):
+            if not record.is_for(wanted_folders(launch_dict)):
+                continue  # others use it
+            found = record.answering()
+            if found is not None:
+                launch_dict.update(its_dict)
+                return found
+            record.forget()
         if timeout is not None:
             timeout = max(1.0, timeout - (time.monotonic() - started))
-        return _launched(name, launch_dict, record, timeout)
+        choices = Choice.of(launch_dict, common), Choice.of(own_dict, own)
+        result, key = _launched(name, choices, timeout)
+        if key == own.path.stem:
+            launch_dict.update(own_dict)
+        return result
 
 
 def _launched(
-    name: str, launch_dict: dict[str, Any], record: ClientRecord, timeout: float | None
-) -> dict[str, Any]:
+    name: str, choices: tuple[Choice, Choice], timeout: float | None
+) -> tuple[dict[str, Any], str]:
+    """The launcher's result, and the key of the choice that was made."""
     wanted = {
-        "host": frontend_of(launch_dict),
-        "key": record.path.stem,
-        "launch_dict": launch_dict,
-        "tunnels": str(record.tunnels),
+        "host": frontend_of(choices[0].launch_dict),
+        "choices": [asdict(each) for each in choices],
         "timeout": timeout,
     }
     line = json.dumps(wanted).encode() + b"\n"
@@ -126,8 +141,7 @@ def _launched(
     if "result" not in report:
         text = report.get("error", f"the launching process failed: {output.strip()[-500:]}")
         raise FrontendLaunchError(text, cannot_log_in=bool(report.get("login")))
-    result: dict[str, Any] = report["result"]
-    return result
+    return report["result"], report["key"]
 
 
 def _report_in(output: str) -> dict[str, Any]:

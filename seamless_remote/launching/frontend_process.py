@@ -20,7 +20,9 @@ import threading
 import time
 from typing import Any
 
+from .folders import OtherFolderError
 from .frontend_causes import launch_cause, login_cause
+from .frontend_choice import Choice, choose_there, note_folders
 from .launcher_report import too_long
 from .ssh_login import TUNNELS_VARIABLE, Login, LoginError
 
@@ -32,31 +34,36 @@ TUNNEL_POLL = 0.05
 
 
 def main() -> None:
-    """Launch, and report `result`, or `error` and whether it was the `login` that failed."""
+    """Launch, and report `result` and `key`, or `error` and whether the `login` failed."""
     owner = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     wanted = json.loads(_line(owner))
-    login = Login(wanted["host"], for_tunnels=bool(wanted["launch_dict"].get("tunnel")))
+    choices = [Choice(**each) for each in wanted["choices"]]
+    launch_dict = choices[0].launch_dict
+    login = Login(wanted["host"], for_tunnels=bool(launch_dict.get("tunnel")))
     watch = threading.Thread(target=_end_with_owner, args=(owner, wanted, login), daemon=True)
     watch.start()
-    os.environ[TUNNELS_VARIABLE] = wanted["tunnels"]
     try:
-        report = _launch(login, wanted["key"], wanted["launch_dict"])
+        report = _launch(login, *choices)
     finally:
         login.close()
     _report(report)
 
 
-def _launch(login: Login, key: str, launch_dict: dict[str, Any]) -> dict[str, Any]:
+def _launch(login: Login, common: Choice, own: Choice) -> dict[str, Any]:
     import remote_http_launcher
 
     try:
         login.open()
     except (LoginError, OSError) as exc:
         return {"error": login_cause(login.host, str(exc)), "login": True}
+    choice = choose_there(login, common, own)
+    launch_dict = choice.launch_dict
+    note_folders(login, launch_dict)
     os.environ.update(login.environment)
+    os.environ[TUNNELS_VARIABLE] = choice.tunnels
     # The launcher asks services by way of urllib, which would ask the user's proxy.
     for variable in ("no_proxy", "NO_PROXY"):
         names = (os.environ.get(variable), "localhost", launch_dict["hostname"])
@@ -70,10 +77,12 @@ def _launch(login: Login, key: str, launch_dict: dict[str, Any]) -> dict[str, An
     # The launcher gives a tunnel half a second to come up; then it pauses for three.
     remote_http_launcher.perform_local_handshake = handshake_when_listening
     try:
-        return {"result": remote_http_launcher.run(launch_dict)}
+        return {"result": remote_http_launcher.run(launch_dict), "key": choice.key}
+    except OtherFolderError as exc:
+        return {"error": str(exc)}
     except Exception as exc:
         text = (str(exc).strip() or type(exc).__name__).splitlines()[-1]
-        return {"error": launch_cause(login, launch_dict, key, text)}
+        return {"error": launch_cause(login, launch_dict, choice.key, text)}
 
 
 def _await_listener(host: str, port: int) -> None:
@@ -105,6 +114,6 @@ def _end_with_owner(owner: int, wanted: dict[str, Any], login: Login) -> None:
     gone, _, _ = select.select([owner], [], [], timeout)
     if not gone:
         stage = "" if login.is_open else f"logging in to {login.host}"
-        _report({"error": too_long(wanted["launch_dict"], timeout, stage)})
+        _report({"error": too_long(wanted["choices"][0]["launch_dict"], timeout, stage)})
     login.close()
     os.killpg(0, signal.SIGKILL)
