@@ -131,8 +131,9 @@ class FileDestination(Destination):
         try:
             self._location = location = Location.of(self.name)
         except (FileNotFoundError, NotADirectoryError) as exc:
-            folder = os.path.dirname(self.name)
-            raise self.failure(OSError(exc.errno, f"the folder {folder} does not exist")) from exc
+            # Where a link leads to, perhaps.
+            folder = f"the folder {exc.filename} does not exist"
+            raise self.failure(OSError(exc.errno, folder)) from exc
         except OSError as exc:
             raise self.failure(exc) from exc
         try:
@@ -170,13 +171,12 @@ class FileDestination(Destination):
         assert self._file is not None
         descriptor = self._file.fileno()
         status = location.status()
-        if status is not None:
-            if stat.S_ISREG(status.st_mode) and not take_over(
-                descriptor, location.proc_path, status
-            ):
+        if status is not None and stat.S_ISREG(status.st_mode):
+            if not take_over(descriptor, location.proc_path, status):
                 return False
             _sync(descriptor)
         elif self._before is not None:
+            # The old file went away meanwhile.
             os.fchmod(descriptor, kept_mode(self._before))
         # Network file systems may report a full disk only on close.
         self._file.close()

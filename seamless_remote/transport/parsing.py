@@ -219,6 +219,7 @@ class AnswerParser:
         if version not in ("1.1", "1.0"):
             self._fault = f"HTTP/{version} is not spoken here"
         self.head_complete = True
+        self._head = b""
         self._read_framing(parser.should_keep_alive() and version == "1.1")
 
     def _interim_head(self, status: int) -> None:

@@ -249,6 +249,26 @@ def test_a_temporary_file_that_cannot_be_removed_hides_no_error(
     assert "Permission denied" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["no/such/out", "link", "file/out"])
+def test_a_folder_that_does_not_exist_is_named(old: Path, name: str) -> None:
+    (old.parent / "link").symlink_to("no/such/out")
+    (old.parent / "file").touch()
+    folder = "no/such" if name == "link" else old.parent / os.path.dirname(name)
+    with pytest.raises(Failure, match=f"the folder {folder} does not exist"):
+        deliver(old.parent / name)
+
+
+def test_a_file_that_goes_away_meanwhile_comes_back_with_its_mode(old: Path) -> None:
+    old.chmod(0o640)
+    destination = FileDestination(str(old))
+    destination.open().write(NEW)
+    old.unlink()
+    destination.deliver()
+    destination.discard()
+    assert facts(old)[2] == 0o640
+    check_only(old)
+
+
 def test_a_path_may_be_as_long_as_the_system_takes_it(folder: Path) -> None:
     inner = str(folder)
     while len(inner) < 3800:
