@@ -35,6 +35,7 @@ from ..errors import (
     LaunchError,
     OwnLimitError,
     RefusedError,
+    RemoteError,
     ServiceError,
     ServiceTimeout,
     TransformationCanceledError,
@@ -331,7 +332,13 @@ class JobserverClient(Client):
         if status != 200:
             raise self._refused(f"to cancel job {checksum}", status, body)
         answer = json_of(body, dict) or {}
-        return answer.get("canceled") is True, answer.get("status")
+        canceled = answer.get("canceled")
+        if not isinstance(canceled, bool):
+            raise AnswerError(
+                f"{self.describe()} was asked to cancel job {checksum}, and answered "
+                f"{quote(body[:200])!r}: something else than this service answers there"
+            )
+        return canceled, answer.get("status")
 
     async def _cancel_quietly(self, call: Call, job: Job) -> None:
         """Tell the server that nobody waits for this job any more; log it if that fails."""
@@ -340,7 +347,7 @@ class JobserverClient(Client):
             return
         try:
             await self._cancel_once(call, endpoint, job.checksum)
-        except (ServiceError, RefusedError) as exc:
+        except RemoteError as exc:
             logger.warning("job %s could not be canceled: %s", job.checksum, exc)
 
     def _fate_unknown(self, job: Job, last: ServiceError) -> ServiceError:

@@ -10,10 +10,13 @@ import anyio
 import anyio.to_thread
 import pytest
 from jobs import COUNT, FAIL, LAST, WAIT, Relay, Submission, runs, submission, use, value_of
+from made_up_service import Answer, MadeUpService
+from seamless import Checksum
 from services import Service, wait_until
 
 import seamless_remote
 from seamless_remote import (
+    AnswerError,
     NurseryClosedError,
     ServiceError,
     Settings,
@@ -358,6 +361,22 @@ async def test_without_a_jobserver_every_call_says_so(
         await jobserver_remote.cancel_transformation_async(job.tf_checksum)
     with pytest.raises(RuntimeError, match="No jobserver clients"):
         await anyio.to_thread.run_sync(jobserver_remote.transformation_status, job.tf_checksum)
+
+
+async def test_a_page_of_somebody_else_cancels_no_job_and_tells_no_status(
+    shared_hashserver: Service,
+    shared_database: Service,
+    made_up: Callable[[Answer], MadeUpService],
+) -> None:
+    page = b"<html>Please log in to the network.</html>"
+    service = made_up(lambda method, path, body: (200, b"OK" if "health" in path else page))
+    use(shared_hashserver, shared_database, service.url)
+    checksum = Checksum("ab" * 32)
+    async with seamless_remote.open_nursery():
+        with pytest.raises(AnswerError, match="Please log in"):
+            await jobserver_remote.cancel_transformation_async(checksum)
+        with pytest.raises(AnswerError, match="Please log in"):
+            await jobserver_remote.transformation_status_async(checksum)
 
 
 @pytest.mark.usefixtures("activated")
