@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
-import anyio.to_thread
 
-from ..nursery.event_loops import inside_trio_task, is_asyncio, running_loop
+from ..nursery.event_loops import inside_trio_task, running_loop
 from ..nursery.waiter import outcome_known
 
 T = TypeVar("T")
@@ -21,27 +23,81 @@ OFFLOAD_BYTES = 256 * 1024
 """From this many bytes on, hashing or copying goes to a worker thread."""
 
 
+MOST_THREADS = 32
+"""How many threads work at once, in the process; what comes beyond waits its turn."""
+
+
 async def offload(work: Callable[..., T], *args: Any) -> T:
     """Run `work(*args)` in a worker thread; a cancellation waits for it to end.
 
-    While the interpreter ends, when no thread can be started any more, it is run right here.
+    It is work that waits for nothing but the disk and the processor: it may have to wait for its
+    turn. While the interpreter ends, when no thread can be started any more, it is run right here.
     """
-    loop = running_loop()
     try:
-        if not is_asyncio(loop):
-            return await anyio.to_thread.run_sync(work, *args)
-        if not can_start_threads():
-            return work(*args)  # once the loop has an executor, its end would need a thread, too
-        # Not anyio's worker threads: a task that is cancelled by asyncio's own means does not wait
-        # for them, and what the thread works on (a file, a buffer) is then used by two.
-        future: Future[T] = Future()
-        loop.run_in_executor(None, _run, future, work, args)
-        await _done(future)
-        return future.result()
+        future = _threads.submit(work, args)
     except RuntimeError:
         if can_start_threads():
             raise
         return work(*args)
+    # A task that is cancelled waits all the same: what the thread works on (a file, a buffer) would
+    # be used by two.
+    await _done(future)
+    return future.result()
+
+
+class _Threads:
+    """Threads that live as long as there is work. They keep no interpreter from ending.
+
+    Not those of the loop, nor anyio's: hosts fill these with work that waits for us. Seamless runs
+    whole transformations in its loops' executors, and what they read would wait for them.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant, for signal handlers.
+        self._lock = threading.RLock()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._count = 0
+
+    def submit(self, work: Callable[..., T], args: tuple[Any, ...]) -> Future[T]:
+        """Begin with the work, or have it wait. RuntimeError if no thread can be started."""
+        future: Future[T] = Future()
+        task = partial(_run, future, work, args)
+        with self._lock:
+            if self._count >= MOST_THREADS:
+                self._waiting.append(task)
+                return future
+            self._count += 1
+        try:
+            thread = threading.Thread(
+                target=self._work, args=(task,), name="seamless-remote worker", daemon=True
+            )
+            thread.start()
+        except BaseException:
+            with self._lock:
+                self._count -= 1
+            raise
+        return future
+
+    def _work(self, task: Callable[[], None]) -> None:
+        while True:
+            task()
+            with self._lock:
+                if not self._waiting:
+                    self._count -= 1
+                    return
+                task = self._waiting.popleft()
+
+
+_threads = _Threads()
+
+
+def _after_fork_in_child() -> None:
+    # Of all threads only the one that forked is left.
+    global _threads
+    _threads = _Threads()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _run(future: Future[T], work: Callable[..., T], args: tuple[Any, ...]) -> None:

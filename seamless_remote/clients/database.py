@@ -28,6 +28,11 @@ DIFFERENT_METADATA = "already exists with different metadata"
 """What the database's 409 says if it holds another execution record."""
 
 
+UNKNOWN = b"ERROR:"
+"""How the database's 404 begins. Every web server has a 404 of its own, and a result that seems to
+be unknown is computed again."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Confirmation:
     """How to find out whether a write took effect if its answer got lost.
@@ -183,6 +188,8 @@ class DatabaseClient(Client):
         if status == 200:
             return read(self, answer)
         if status == 404 and method == "GET":
+            if not answer.startswith(UNKNOWN):
+                raise self._unexpected("'ERROR: Unknown key' or a value", answer)
             return None
         raise self._refused(what, status, answer)
 

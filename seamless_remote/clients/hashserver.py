@@ -396,6 +396,8 @@ class HashserverClient(Client):
         """What an answer other than 200 to a download means: False, or an error."""
         body = await response.read(ANSWER_LIMIT)
         if response.status == 404:
+            # Every web server has a 404 of its own, and a buffer that seems to be gone is given up.
+            self._require(b"Not found", f"the download of {checksum}", 404, body)
             return False
         self._raise_if_transient(response, body)
         if response.status == 400 and b"corruption" in body:

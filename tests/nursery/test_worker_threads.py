@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import anyio.lowlevel
@@ -180,3 +181,33 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_its_side_thread_waits
         tasks.cancel_scope.cancel()
         threading.Timer(0.01, work.may_end.set).start()
     assert work.ended.is_set()
+
+
+@pytest.mark.anyio
+@ON_ASYNCIO
+async def test_work_waits_for_no_threads_of_its_host() -> None:
+    """Seamless runs transformations in the executors of its loops; what they read is read here."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    work = Work()
+    busy = loop.run_in_executor(None, work)
+    await until(work.begun)
+    assert await offload(divmod, 7, 2) == (3, 1)
+    work.may_end.set()
+    await busy
+
+
+@pytest.mark.anyio
+async def test_more_work_than_threads_is_all_done() -> None:
+    count = 3 * worker_threads.MOST_THREADS
+    done: list[int] = []
+    # Each waits for all the others of its round.
+    together = threading.Barrier(worker_threads.MOST_THREADS)
+
+    async def one(number: int) -> None:
+        done.append(await offload(together.wait, LONG))
+
+    async with anyio.create_task_group() as task_group:
+        for number in range(count):
+            task_group.start_soon(one, number)
+    assert len(done) == count

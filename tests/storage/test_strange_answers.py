@@ -47,6 +47,26 @@ async def test_a_page_of_somebody_else_is_no_confirmation(
     assert len([each for each in service.requests if each[0] == "PUT"]) == 1
 
 
+READS: dict[str, Callable[[], Awaitable[Any]]] = {
+    "a buffer": lambda: buffer_remote.get_buffer(ONE),
+    "a result": lambda: database_remote.get_transformation_result(ONE),
+    "a record": lambda: database_remote.get_execution_record(ONE),
+    "transformations": lambda: database_remote.get_rev_transformations(ONE),
+}
+
+
+@pytest.mark.parametrize("body", [PAGE, b"", b'{"detail": "Not Found"}'])
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+async def test_a_404_of_somebody_else_does_not_mean_unknown(
+    made_up: Callable[[Answer], MadeUpService], read: Callable[[], Awaitable[Any]], body: bytes
+) -> None:
+    service = made_up(lambda method, path, _: (404, body))
+    use_buffers(service)
+    use_databases(service)
+    with pytest.raises(AnswerError):
+        await read()
+
+
 async def test_a_page_is_no_good_health(made_up: Callable[[Answer], MadeUpService]) -> None:
     service = made_up(lambda method, path, _: (200, PAGE))
     use_buffers(service)
