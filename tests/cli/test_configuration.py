@@ -147,7 +147,9 @@ def test_without_a_home_folder_running_services_are_enough(
 
 
 def test_a_removed_current_folder_is_one_clear_line(bare_tool: Command) -> None:
-    first = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
+    # As the installed tool, which does not look for modules in the current folder.
+    first = "import os, sys; sys.path.remove('')\n"
+    first += "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
     ended = bare_tool.resolve(CHECKSUM, first=first)
     assert ended.status == Status.CONFIGURATION
     assert "the current folder has been removed" in ended.line()
