@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from command import Command, checksum_of, end, store
+from command import TIMEOUT, Command, checksum_of, end, store
 from services import Home
 
 from seamless_remote.cli.statuses import Status
@@ -147,12 +149,19 @@ def test_without_a_home_folder_running_services_are_enough(
 
 
 def test_a_removed_current_folder_is_one_clear_line(bare_tool: Command) -> None:
-    # As the installed tool, which does not look for modules in the current folder.
-    first = "import os, sys; sys.path.remove('')\n"
-    first += "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
-    ended = bare_tool.resolve(CHECKSUM, first=first)
-    assert ended.status == Status.CONFIGURATION
-    assert "the current folder has been removed" in ended.line()
+    # The installed tool: `python -c` looks for modules in the current folder.
+    tool = Path(sys.executable).with_name("seamless-resolve")
+    script = f'mkdir gone; cd gone; rmdir ../gone; exec "{tool}" {CHECKSUM}'
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=bare_tool.folder,
+        env=bare_tool.env,
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (Status.CONFIGURATION, b"")
+    assert b"the current folder has been removed" in done.stderr
 
 
 def test_a_configuration_without_storage_is_one_clear_line(home: Home) -> None:
