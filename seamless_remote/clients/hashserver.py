@@ -225,7 +225,8 @@ class HashserverClient(Client):
                     return True
                 if status == 201:
                     self._require(b"", what, status, body)
-                    await self._require_whole(call, endpoint, checksum, len(content))
+                    length = memoryview(content).nbytes
+                    await self._require_whole(call, endpoint, checksum, length)
                     return True
                 if status != 202:
                     break
@@ -313,10 +314,12 @@ class HashserverClient(Client):
         # Over a connection that the upload may have left.
         question = "/buffer-length"
         (answer,) = await self._ask(call, endpoint, question, [checksum], UPLOAD_LANE)
-        # `true` where somebody promises it again just now: then nobody can tell.
-        if answer is not True and answer != length:
+        if answer is True:
+            return  # somebody promises it again just now: then nobody can tell
+        found = self._stated_length(checksum, answer)
+        if found != length:
             raise DamagedBufferError(
-                f"{self.describe()} says that it has {checksum}, but {answer} bytes of it instead "
+                f"{self.describe()} says that it has {checksum}, but {found} bytes of it instead "
                 f"of {length}: its file is damaged, and no other is taken. Remove {checksum} from "
                 "the server's folder, and write the buffer again"
             )
@@ -354,9 +357,13 @@ class HashserverClient(Client):
         """
         if answer is True:
             return await self._promised_length(call, endpoint, checksum)
+        return self._stated_length(checksum, answer) or None
+
+    def _stated_length(self, checksum: str, answer: object) -> int:
+        """The number that an answer to `/buffer-length` is; AnswerError if it is none."""
         if isinstance(answer, bool) or not isinstance(answer, int) or answer < 0:
             raise AnswerError(f"{self.describe()} gave {answer!r} as the length of {checksum}")
-        return answer or None
+        return answer
 
     async def _promised_length(self, call: Call, endpoint: Endpoint, checksum: str) -> int | None:
         """The length of a promised buffer. The server does not tell it, even if it has the buffer.

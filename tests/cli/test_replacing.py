@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -65,8 +66,7 @@ def mounted(*arguments: object) -> Iterator[None]:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that another user can reach, which pytest's are not."""
-    path = Path(f"/tmp/seamless-replacing-{os.getpid()}")
-    path.mkdir(mode=0o755)
+    path = Path(tempfile.mkdtemp(prefix="seamless-replacing-"))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)

@@ -95,6 +95,19 @@ async def test_a_damaged_file_of_the_server_is_not_taken_for_the_buffer(
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("length", ["12", "null", "false", "-1", '"<html>"'])
+async def test_only_a_number_says_that_a_file_is_damaged(
+    made_up: Callable[[Answer], MadeUpService], length: str
+) -> None:
+    def answer(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        return (201, b"") if method == "PUT" else (200, f"[{length}]".encode())
+
+    use_buffers(made_up(answer))
+    kind = DamagedBufferError if length == "12" else AnswerError
+    with pytest.raises(kind):
+        await buffer_remote.write_buffer(ONE, buffer_of(b"one"))
+
+
 async def test_the_empty_buffer_can_be_written_again(shared_hashserver: Service) -> None:
     use_buffers(shared_hashserver)
     for _ in range(2):
